@@ -1,0 +1,94 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// locks tells the builds that run now from those that a crash left: every running build holds a flock on a file of
+// its name. The kernel drops the lock with the process, so no time stamp or PID has to be trusted, and a runner
+// never sweeps away a build of another runner on the same host.
+type locks struct {
+	dir string
+
+	mu   sync.Mutex
+	held map[string]*os.File
+}
+
+// errBusy is returned for a build that a living process holds.
+var errBusy = errors.New("another process on this host is running it")
+
+func newLocks(dir string) (*locks, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the lock directory: %w", err)
+	}
+	return &locks{dir: dir, held: map[string]*os.File{}}, nil
+}
+
+// take locks the build for this process. Taking a build that this process holds already is no error, so that
+// teardown can run in the process that ran the build and in the one that recovers it.
+func (l *locks) take(build string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[build] != nil {
+		return nil
+	}
+	file, err := os.OpenFile(l.path(build), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the lock of build %s: %w", build, err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errBusy
+		}
+		return errors.Join(fmt.Errorf("lock build %s: %w", build, err), file.Close())
+	}
+	l.held[build] = file
+	return nil
+}
+
+// holds says whether this process holds the build.
+func (l *locks) holds(build string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[build] != nil
+}
+
+// release gives the build up and removes its file. The file goes first: a process that opened it meanwhile locks a
+// file without a name, which harms nobody since the build is gone by then.
+func (l *locks) release(build string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	file := l.held[build]
+	if file == nil {
+		return nil
+	}
+	delete(l.held, build)
+	err := os.Remove(l.path(build))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, file.Close())
+}
+
+// builds names the builds that have a lock file, whether somebody holds it or not.
+func (l *locks) builds() ([]string, error) {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the lock directory: %w", err)
+	}
+	var builds []string
+	for _, entry := range entries {
+		if build, ok := strings.CutSuffix(entry.Name(), ".lock"); ok {
+			builds = append(builds, build)
+		}
+	}
+	return builds, nil
+}
+
+func (l *locks) path(build string) string { return filepath.Join(l.dir, build+".lock") }
