@@ -1,0 +1,86 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Options says how a Bed is made. The zero value is good.
+type Options struct {
+	Dir      string            // where the servers keep their data; a temporary directory when empty
+	Log      io.Writer         // progress; nothing is shown when nil
+	DroneEnv map[string]string // more settings of the Drone server, e.g. DRONE_WEBHOOK_ENDPOINT
+}
+
+// Bed is a running pair of Gitea and Drone.
+type Bed struct {
+	Gitea *Gitea
+	Drone *Drone
+	Dir   string // holds the data and logs of everything that runs on this bed
+
+	root      string // the repository
+	temporary bool   // Dir is ours and goes at Stop
+	log       io.Writer
+}
+
+// Start builds what is missing, starts both servers on free loopback ports and logs the administrator in to Drone.
+// Whatever it started is stopped again when it fails.
+func Start(ctx context.Context, options Options) (*Bed, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	binaries, err := BuildServers(ctx, options.Log)
+	if err != nil {
+		return nil, err
+	}
+	bed := &Bed{Dir: options.Dir, root: root, log: options.Log}
+	if bed.Dir == "" {
+		bed.temporary = true
+		if bed.Dir, err = os.MkdirTemp("", "cc-ci-testbed-"); err != nil {
+			return nil, err
+		}
+	}
+	if err := bed.start(ctx, binaries, options); err != nil {
+		return nil, errors.Join(err, bed.Stop(context.WithoutCancel(ctx)))
+	}
+	return bed, nil
+}
+
+func (b *Bed) start(ctx context.Context, binaries Binaries, options Options) error {
+	dronePort, err := freePort()
+	if err != nil {
+		return err
+	}
+	droneURL := fmt.Sprintf("http://127.0.0.1:%d", dronePort)
+	err = phase(ctx, options.Log, "start gitea", func() error {
+		b.Gitea, err = startGitea(ctx, binaries, filepath.Join(b.Dir, "gitea"))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return phase(ctx, options.Log, "start drone", func() error {
+		b.Drone, err = startDrone(ctx, binaries.Drone, filepath.Join(b.Dir, "drone"), droneURL, b.Gitea, options.DroneEnv)
+		return err
+	})
+}
+
+// Stop ends both servers and removes their data if it was temporary. It is safe to call twice.
+func (b *Bed) Stop(ctx context.Context) error {
+	var errs []error
+	if b.Drone != nil {
+		errs = append(errs, b.Drone.Server.Stop(ctx))
+	}
+	if b.Gitea != nil {
+		errs = append(errs, b.Gitea.Server.Stop(ctx))
+	}
+	if b.temporary {
+		errs = append(errs, os.RemoveAll(b.Dir))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,15 @@
+// Package testbed builds and runs a real Gitea and a real Drone server on this machine's loopback address, and gives
+// tests and the demo the means to make users, repositories, pull requests and builds, and to break the connection
+// between a runner and its server.
+//
+//	bed, err := testbed.Start(ctx, testbed.Options{Log: os.Stderr})
+//	defer bed.Stop(ctx)
+//	user, err := bed.Gitea.NewUser(ctx, "alice")
+//	repo, err := bed.Gitea.NewRepo(ctx, user, "alice", "hello", false, map[string]string{".drone.yml": pipeline})
+//	err = bed.Drone.Activate(ctx, user, repo, testbed.Settings{})
+//	_, err = bed.Gitea.Push(ctx, user, repo, "main", "a change", map[string]string{"a": "b"})
+//	build, err := bed.Drone.WaitFor(ctx, repo, testbed.Event("push"))
+//
+// The servers are test dependencies: they are built from their published modules, each by a wrapper module of its own
+// (gitea/, drone/), and cached under the user's cache directory. Nothing of them enters the product.
+package testbed

@@ -1,0 +1,213 @@
+package testbed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"code.gitea.io/sdk/gitea"
+	"github.com/drone/drone-go/drone"
+)
+
+// Drone is a running Drone server that is connected to a Gitea.
+type Drone struct {
+	*Server
+	AdminToken string // the API token of Gitea's administrator, who administers Drone too
+	RPCSecret  string // what a runner must show
+
+	url   string
+	gitea *Gitea
+
+	mu     sync.Mutex
+	tokens map[string]string // by login, of those who have logged in
+}
+
+// URL is the server's address, without a slash at its end.
+func (d *Drone) URL() string { return d.url }
+
+// RPCHost is the server's address as runners want it in DRONE_RPC_HOST; DRONE_RPC_PROTO is http.
+func (d *Drone) RPCHost() string { return strings.TrimPrefix(d.url, "http://") }
+
+// startDrone registers Drone with Gitea, starts it and logs the administrator in.
+func startDrone(ctx context.Context, program, dir, address string, g *Gitea, more map[string]string) (*Drone, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	client, err := g.Admin.Client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	app, _, err := client.CreateOauth2(gitea.CreateOauth2Option{
+		Name: "drone", ConfidentialClient: true, RedirectURIs: []string{address + "/login"},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register drone with gitea: %w", err)
+	}
+	d := &Drone{AdminToken: password(), RPCSecret: password(), url: address, gitea: g, tokens: map[string]string{}}
+	settings := map[string]string{
+		"DRONE_GITEA_SERVER":        g.URL(),
+		"DRONE_GITEA_CLIENT_ID":     app.ClientID,
+		"DRONE_GITEA_CLIENT_SECRET": app.ClientSecret,
+		"DRONE_SERVER_HOST":         d.RPCHost(),
+		"DRONE_SERVER_PORT":         d.RPCHost(),
+		"DRONE_SERVER_PROTO":        "http",
+		"DRONE_RPC_SECRET":          d.RPCSecret,
+		"DRONE_USER_CREATE":         "username:" + g.Admin.Name + ",machine:false,admin:true,token:" + d.AdminToken,
+		"DRONE_DATABASE_DATASOURCE": filepath.Join(dir, "drone.sqlite") + "?_journal_mode=WAL&_busy_timeout=10000",
+		"DRONE_GIT_ALWAYS_AUTH":     "false",
+		"DRONE_LOGS_DEBUG":          "true",
+		"DRONE_DATADOG_ENABLED":     "false",
+	}
+	env := baseEnv(dir)
+	for _, part := range []map[string]string{settings, more} {
+		for name, value := range part {
+			env = append(env, name+"="+value)
+		}
+	}
+	d.Server = &Server{
+		name: "drone", program: program, env: env, dir: dir,
+		logPath: filepath.Join(dir, "drone.log"), health: address + "/healthz",
+	}
+	if err := d.Start(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := d.Login(ctx, g.Admin); err != nil {
+		return nil, errors.Join(err, d.Stop(ctx))
+	}
+	return d, nil
+}
+
+// Login logs a user of Gitea in to Drone, as a browser would, and returns the user's API token. Drone can see a user's
+// repositories only after that. Later calls return the same token at once.
+func (d *Drone) Login(ctx context.Context, user *User) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if token, ok := d.tokens[user.Name]; ok {
+		return token, nil
+	}
+	token, err := d.login(ctx, user)
+	if err != nil {
+		return "", fmt.Errorf("log %s in to drone: %w", user.Name, err)
+	}
+	d.tokens[user.Name] = token
+	return token, nil
+}
+
+func (d *Drone) login(ctx context.Context, user *User) (string, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return "", err
+	}
+	web := browser{ctx: ctx, client: &http.Client{Jar: jar, Timeout: time.Minute}}
+	form := url.Values{"user_name": {user.Name}, "password": {user.Password}}
+	if _, err := web.post(d.gitea.url+"/user/login", form); err != nil {
+		return "", err
+	}
+	// Drone sends us to Gitea's page that asks for consent.
+	page, err := web.get(d.url + "/login")
+	if err != nil {
+		return "", err
+	}
+	query := page.Request.URL.Query()
+	form = url.Values{"granted": {"true"}, "nonce": {""}}
+	for _, name := range []string{"client_id", "state", "scope", "redirect_uri"} {
+		form.Set(name, query.Get(name))
+	}
+	// Consent sends us back to Drone, which makes the account.
+	if _, err := web.post(d.gitea.url+"/login/oauth/grant", form); err != nil {
+		return "", err
+	}
+	if user == d.gitea.Admin {
+		return d.AdminToken, nil
+	}
+	var account struct{ Token string }
+	err = web.postJSON(d.url+"/api/user/token", &account)
+	if err == nil && account.Token == "" {
+		err = errors.New("drone gave no token")
+	}
+	return account.Token, err
+}
+
+// browser is an HTTP client with cookies that treats every answer but a good one as an error.
+type browser struct {
+	ctx    context.Context
+	client *http.Client
+}
+
+func (b browser) get(address string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(b.ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b.do(request)
+}
+
+func (b browser) post(address string, form url.Values) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return b.do(request)
+}
+
+func (b browser) do(request *http.Request) (*http.Response, error) {
+	response, err := b.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if err := response.Body.Close(); err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s %s: %s", request.Method, request.URL.Path, response.Status)
+	}
+	return response, nil
+}
+
+func (b browser) postJSON(address string, into any) error {
+	request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, address, nil)
+	if err != nil {
+		return err
+	}
+	response, err := b.client.Do(request)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewDecoder(response.Body).Decode(into), response.Body.Close())
+}
+
+// Client returns a Drone client with a user's token; its calls end with the context.
+func (d *Drone) Client(ctx context.Context, token string) drone.Client {
+	return drone.NewClient(d.url, d.HTTPClient(ctx, token))
+}
+
+// HTTPClient returns an HTTP client that shows a token to Drone; its calls end with the context.
+func (d *Drone) HTTPClient(ctx context.Context, token string) *http.Client {
+	return &http.Client{Timeout: time.Minute, Transport: bearer{ctx: ctx, token: token}}
+}
+
+// Admin returns a Drone client of the administrator, who may do everything to every repository.
+func (d *Drone) Admin(ctx context.Context) drone.Client { return d.Client(ctx, d.AdminToken) }
+
+// bearer adds a token and a context to each request, since drone-go takes neither.
+type bearer struct {
+	ctx   context.Context
+	token string
+}
+
+// RoundTrip satisfies http.RoundTripper.
+func (b bearer) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(b.ctx)
+	request.Header.Set("Authorization", "Bearer "+b.token)
+	return http.DefaultTransport.RoundTrip(request)
+}

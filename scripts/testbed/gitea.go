@@ -1,0 +1,121 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Gitea is a running Gitea server.
+type Gitea struct {
+	*Server
+	Admin *User // the site administrator
+
+	url string
+	dir string
+}
+
+// URL is the server's address, without a slash at its end.
+func (g *Gitea) URL() string { return g.url }
+
+// giteaConfig is an installed Gitea on the loopback address that talks to nobody but its webhooks' receivers there.
+const giteaConfig = `APP_NAME = testbed
+RUN_MODE = prod
+I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
+WORK_PATH = %[1]s
+
+[server]
+HTTP_ADDR = 127.0.0.1
+HTTP_PORT = %[2]d
+ROOT_URL = http://127.0.0.1:%[2]d/
+STATIC_ROOT_PATH = %[3]s
+DISABLE_SSH = true
+OFFLINE_MODE = true
+LFS_START_SERVER = false
+
+[database]
+DB_TYPE = sqlite3
+PATH = %[1]s/gitea.db
+SQLITE_JOURNAL_MODE = WAL
+
+[security]
+INSTALL_LOCK = true
+SECRET_KEY = testbed
+PASSWORD_HASH_ALGO = pbkdf2$1000$10
+
+[service]
+DISABLE_REGISTRATION = true
+
+[webhook]
+ALLOWED_HOST_LIST = loopback
+
+[actions]
+ENABLED = false
+
+[packages]
+ENABLED = false
+
+[indexer]
+ISSUE_INDEXER_TYPE = db
+
+[cron]
+ENABLED = false
+
+[cron.update_checker]
+ENABLED = false
+
+[mailer]
+ENABLED = false
+
+[session]
+PROVIDER = memory
+
+[log]
+MODE = console
+LEVEL = Warn
+
+[repository]
+DEFAULT_BRANCH = main
+`
+
+// startGitea writes the configuration, starts the server and makes the administrator's account.
+func startGitea(ctx context.Context, binaries Binaries, dir string) (*Gitea, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "app.ini")
+	content := fmt.Sprintf(giteaConfig, dir, port, binaries.GiteaStatic)
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		return nil, err
+	}
+	url := fmt.Sprintf("http://127.0.0.1:%d", port)
+	g := &Gitea{url: url, dir: dir, Server: &Server{
+		name: "gitea", program: binaries.Gitea, args: []string{"web", "--config", config}, env: baseEnv(dir), dir: dir,
+		logPath: filepath.Join(dir, "gitea.log"), health: url + "/api/healthz",
+	}}
+	if err := g.Start(ctx); err != nil {
+		return nil, err
+	}
+	if err := g.createAdmin(ctx, config); err != nil {
+		return nil, errors.Join(err, g.Stop(ctx))
+	}
+	return g, nil
+}
+
+// createAdmin makes the first account with the gitea command; all others are made by the API.
+func (g *Gitea) createAdmin(ctx context.Context, config string) error {
+	g.Admin = &User{Name: "root1", Email: "root1@example.org", Password: password(), gitea: g}
+	err := run(ctx, g.dir, g.env, g.program, "--config", config, "admin", "user", "create", "--admin",
+		"--username", g.Admin.Name, "--password", g.Admin.Password, "--email", g.Admin.Email,
+		"--must-change-password=false")
+	if err != nil {
+		return err
+	}
+	return g.Admin.complete(ctx)
+}

@@ -1,0 +1,133 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// phase runs one slow thing and says so in log: a line at once, one every 20 seconds, and one with the time it took.
+func phase(ctx context.Context, log io.Writer, name string, work func() error) error {
+	start := time.Now()
+	say(log, "%s ...", name)
+	done := make(chan struct{})
+	silent := make(chan struct{})
+	go func() {
+		defer close(silent)
+		tick := time.NewTicker(20 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				say(log, "%s ... %d s", name, int(time.Since(start).Seconds()))
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	err := work()
+	close(done)
+	<-silent
+	if err != nil {
+		return err
+	}
+	say(log, "%s: %.1f s", name, time.Since(start).Seconds())
+	return nil
+}
+
+// say writes a line of progress. Progress that cannot be shown is no reason to stop.
+func say(log io.Writer, format string, args ...any) {
+	if log != nil {
+		_, _ = fmt.Fprintf(log, "testbed: "+format+"\n", args...)
+	}
+}
+
+// run runs a command to its end; its output is shown only when it fails.
+func run(ctx context.Context, dir string, env []string, name string, args ...string) error {
+	var output bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &output, &output
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(output.String(), 40))
+	}
+	return nil
+}
+
+// tail returns the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return strings.Join(all, "\n")
+}
+
+// pause waits, or returns the context's error.
+func pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// until asks again and again until check says yes; the context is the deadline.
+func until(ctx context.Context, every time.Duration, what string, check func() (bool, error)) error {
+	for {
+		ok, err := check()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", what, err)
+		}
+		if ok {
+			return nil
+		}
+		if err := pause(ctx, every); err != nil {
+			return fmt.Errorf("wait for %s: %w", what, err)
+		}
+	}
+}
+
+// packages are the Debian packages that bring the programs the testbed needs.
+func packages(program string) []string {
+	if program == "gcc" {
+		return []string{"gcc", "libc6-dev"}
+	}
+	return []string{program}
+}
+
+// needTools makes sure that programs are there; on Debian as root it installs what is missing.
+func needTools(ctx context.Context, log io.Writer, programs ...string) error {
+	var missing, install []string
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, program)
+			install = append(install, packages(program)...)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	apt, err := exec.LookPath("apt-get")
+	if err != nil || os.Geteuid() != 0 {
+		return errors.New("the testbed needs " + strings.Join(missing, " and ") +
+			": install it (on Debian, as root: apt-get install " + strings.Join(install, " ") + ")")
+	}
+	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	return phase(ctx, log, "install "+strings.Join(install, ", "), func() error {
+		if err := run(ctx, "", env, apt, "-q", "update"); err != nil {
+			return err
+		}
+		return run(ctx, "", env, apt, append([]string{"-q", "-y", "--no-install-recommends", "install"}, install...)...)
+	})
+}

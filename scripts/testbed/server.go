@@ -1,0 +1,228 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Server is one program that this package started and watches over: it runs in a process group of its own and never
+// outlives the process that started it.
+type Server struct {
+	name    string
+	program string
+	args    []string
+	env     []string
+	dir     string
+	logPath string
+	health  string // the URL that answers 200 once the program is ready
+
+	mu      sync.Mutex
+	process *process // nil while stopped
+}
+
+// process is one run of a Server's program.
+type process struct {
+	pid  int
+	done chan struct{} // closed when the program has ended and been waited for
+	err  error         // how it ended; read it after done
+}
+
+// LogPath names the file that holds the program's output over all its runs.
+func (s *Server) LogPath() string { return s.logPath }
+
+// PID is the process id, or 0 while stopped.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.pid
+}
+
+// Start runs the program and returns once it answers.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process != nil {
+		return fmt.Errorf("start %s: it runs already", s.name)
+	}
+	process, err := s.launch()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.name, err)
+	}
+	s.process = process
+	if err := s.ready(ctx, process); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w\n%s", s.name, err, s.lastLog()), s.stop(ctx, 0))
+	}
+	return nil
+}
+
+// Stop asks the program to end, waits ten seconds, and kills it with everything it started.
+func (s *Server) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stop(ctx, 10*time.Second)
+}
+
+// Kill ends the program at once with SIGKILL, as a crash would.
+func (s *Server) Kill() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stop(context.Background(), 0)
+}
+
+// Restart stops the program and starts it again, at the same address and with the same data.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Stop(ctx); err != nil {
+		return err
+	}
+	return s.Start(ctx)
+}
+
+// Exited waits until the program ends by itself and returns its exit code.
+func (s *Server) Exited(ctx context.Context) (int, error) {
+	s.mu.Lock()
+	process := s.process
+	s.mu.Unlock()
+	if process == nil {
+		return 0, fmt.Errorf("wait for %s: it is stopped", s.name)
+	}
+	select {
+	case <-process.done:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for %s to end: %w", s.name, context.Cause(ctx))
+	}
+	s.mu.Lock()
+	s.process = nil
+	s.mu.Unlock()
+	var exit *exec.ExitError
+	if errors.As(process.err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, process.err
+}
+
+// Signal sends a signal to the program itself.
+func (s *Server) Signal(signal syscall.Signal) error {
+	pid := s.PID()
+	if pid == 0 {
+		return fmt.Errorf("signal %s: it is stopped", s.name)
+	}
+	return syscall.Kill(pid, signal)
+}
+
+// launch starts the program and a goroutine that waits for it. The goroutine keeps its thread: the kernel sends the
+// parent-death signal when the thread that started the child ends.
+func (s *Server) launch() (*process, error) {
+	log, err := os.OpenFile(s.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(s.program, s.args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.dir, s.env, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p := &process{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			p.pid = cmd.Process.Pid
+		}
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+		}
+		// The child has its own copy of the descriptor; a failing close of ours loses nothing.
+		_ = log.Close()
+		close(p.done)
+	}()
+	return p, <-started
+}
+
+// ready waits until the health URL answers 200 or the program has ended.
+func (s *Server) ready(ctx context.Context, p *process) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	return until(ctx, 50*time.Millisecond, s.name+" to answer", func() (bool, error) {
+		select {
+		case <-p.done:
+			return false, fmt.Errorf("it ended: %v", p.err)
+		default:
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, nil)
+		if err != nil {
+			return false, err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false, nil // not listening yet
+		}
+		return response.StatusCode == http.StatusOK, response.Body.Close()
+	})
+}
+
+// stop ends the program, gently for the given time, and then whatever is left of its process group.
+func (s *Server) stop(ctx context.Context, grace time.Duration) error {
+	p := s.process
+	if p == nil {
+		return nil
+	}
+	s.process = nil
+	if grace > 0 {
+		if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stop %s: %w", s.name, err)
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-p.done:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	if err := syscall.Kill(-p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s: %w", s.name, err)
+	}
+	<-p.done
+	return nil
+}
+
+// lastLog returns the end of the program's log, for an error message.
+func (s *Server) lastLog() string {
+	data, err := os.ReadFile(s.logPath)
+	if err != nil {
+		return ""
+	}
+	return tail(string(data), 20)
+}
+
+// freePort finds a port of the loopback address that nobody listens on. It stays below the range from which the
+// kernel takes ports for outgoing connections, so that it is still free when a server is restarted on it.
+func freePort() (int, error) {
+	for range 100 {
+		port := 15000 + rand.IntN(15000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, listener.Close()
+		}
+	}
+	return 0, errors.New("find a free port on 127.0.0.1: none in a hundred tries")
+}
+
+// baseEnv is the environment of every program that this package starts: nothing of the caller's settings.
+func baseEnv(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "LANG=C.UTF-8"}
+}
