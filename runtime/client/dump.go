@@ -1,0 +1,121 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// maxDump bounds how much of one body is dumped.
+const maxDump = 64 << 10
+
+// redacted stands for what a dump must not show.
+const redacted = "[redacted]"
+
+// dumper writes exchanges for a person who looks for a fault. A nil dumper writes nothing.
+type dumper struct {
+	mu     sync.Mutex
+	out    io.Writer
+	bodies bool
+	secret string
+}
+
+// newDumper returns nil where nothing is to be dumped.
+func newDumper(cfg Config) *dumper {
+	if cfg.Dump == nil || !cfg.DumpHTTP && !cfg.DumpBody {
+		return nil
+	}
+	return &dumper{out: cfg.Dump, bodies: cfg.DumpBody, secret: cfg.Secret}
+}
+
+// exchange writes one request and its answer (nil for none) as one piece.
+func (d *dumper) exchange(cl *call, req *http.Request, res *http.Response, answer []byte) {
+	if d == nil {
+		return
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "> %s %s\n", req.Method, req.URL.RequestURI())
+	writeHeader(&b, "> ", req.Header)
+	if d.bodies && cl.stream == nil {
+		writeBody(&b, "> ", cl.body)
+	} else if d.bodies {
+		b.WriteString("> (a log)\n")
+	}
+	if res == nil {
+		b.WriteString("< no answer\n")
+	} else {
+		fmt.Fprintf(&b, "< %s\n", res.Status)
+		writeHeader(&b, "< ", res.Header)
+		if d.bodies {
+			writeBody(&b, "< ", answer)
+		}
+	}
+	b.WriteByte('\n')
+	text := strings.ReplaceAll(b.String(), d.secret, redacted)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// A dump that cannot be written has nowhere to say so, and the exchange itself is unharmed.
+	_, _ = io.WriteString(d.out, text)
+}
+
+// writeHeader writes the headers without credentials.
+func writeHeader(b *bytes.Buffer, prefix string, header http.Header) {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		value := strings.Join(header[name], ", ")
+		switch name {
+		case "X-Drone-Token", "Authorization", "Cookie", "Set-Cookie", "Location":
+			value = redacted
+		}
+		fmt.Fprintf(b, "%s%s: %s\n", prefix, name, value)
+	}
+}
+
+// writeBody writes a body without secrets. What is not JSON is cut short: it can be anything.
+func writeBody(b *bytes.Buffer, prefix string, body []byte) {
+	if len(body) == 0 {
+		return
+	}
+	var v any
+	if err := json.Unmarshal(body, &v); err != nil {
+		fmt.Fprintf(b, "%s(%d bytes that are not JSON)\n", prefix, len(body))
+		return
+	}
+	clean, err := json.Marshal(redact("", v))
+	if err != nil {
+		fmt.Fprintf(b, "%s(%v)\n", prefix, err)
+		return
+	}
+	if len(clean) > maxDump {
+		clean = append(clean[:maxDump:maxDump], "…"...)
+	}
+	fmt.Fprintf(b, "%s%s\n", prefix, clean)
+}
+
+// redact replaces what is secret in a decoded body: the values of secrets, the netrc, the key that encrypts and
+// signs configurations, and the configuration itself, which may hold any of them.
+func redact(key string, v any) any {
+	switch strings.ToLower(key) {
+	case "secret", "secrets", "netrc", "signer", "token", "password", "config", "data", "params":
+		if v == nil || v == "" {
+			return v
+		}
+		return redacted
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for k, inner := range v {
+			v[k] = redact(k, inner)
+		}
+	case []any:
+		for i, inner := range v {
+			v[i] = redact("", inner)
+		}
+	}
+	return v
+}

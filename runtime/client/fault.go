@@ -1,0 +1,115 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// networkFault is an exchange that ended without a whole answer.
+func (c *Client) networkFault(err error) *Error {
+	// The wrapper repeats the URL, which the operation's name already stands for.
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	fault := &Error{Err: err, kind: passing, lost: true}
+	var cert *tls.CertificateVerificationError
+	switch text := err.Error(); {
+	case errors.As(err, &cert):
+		fault.kind = standing
+		fault.Err = errors.New("the server's certificate is not trusted: add its authority to this host, " +
+			"or set DRONE_RPC_SKIP_VERIFY=true (" + c.clean(text) + ")")
+	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		fault.kind = standing
+		fault.Err = errors.New("the server speaks http, not https: set DRONE_RPC_PROTO=http")
+	}
+	return fault
+}
+
+// statusFault is an answer other than 200 and 204.
+func (c *Client) statusFault(res *http.Response, body []byte) *Error {
+	fault := &Error{Status: res.StatusCode, kind: passing}
+	text := c.clean(string(body[:min(len(body), maxText)]))
+	switch code := res.StatusCode; {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		fault.kind, fault.Err = standing, ErrUnauthorized
+	case code == http.StatusNotFound:
+		fault.kind, fault.Err = standing, ErrNoEndpoint
+	case code >= 300 && code < 400:
+		fault.kind, fault.Err = standing, redirectError(res)
+	case code == http.StatusConflict:
+		fault.kind, fault.Err = answered, ErrOptimisticLock
+	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
+		fault.Err = textError(text)
+	case code >= 500:
+		fault.kind, fault.Err = serverFault(text)
+		// A gateway's answer says nothing about what the server behind it did.
+		fault.lost = code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout
+	case code >= 400:
+		fault.kind, fault.Err = answered, textError(text)
+	default:
+		fault.kind, fault.Err = standing, ErrNotDrone
+	}
+	return fault
+}
+
+// serverFault reads the text of a 500, which is how Drone reports everything but a lost lock, and that too where it
+// is one of several errors.
+func serverFault(text string) (kind, error) {
+	low := strings.ToLower(text)
+	switch {
+	case strings.Contains(low, "optimistic lock error"):
+		return answered, ErrOptimisticLock
+	case strings.Contains(low, "sql: no rows in result set"):
+		return answered, ErrGone
+	case strings.Contains(low, "stream: not found"):
+		return answered, ErrNoStream
+	case strings.Contains(low, "unique constraint"), strings.Contains(low, "duplicate entry"):
+		return answered, ErrDuplicate
+	}
+	return passing, textError(text)
+}
+
+// textError is a server's own words.
+func textError(text string) error {
+	if text == "" {
+		return errors.New("the server gave no reason")
+	}
+	return errors.New(text)
+}
+
+// redirectError names the setting that makes the redirect go away, and no more of the target than its address.
+func redirectError(res *http.Response) error {
+	target, err := res.Location()
+	if err != nil || target.Host == "" {
+		return &redirect{"the server redirects to nowhere: is DRONE_RPC_HOST the Drone server?"}
+	}
+	from := res.Request.URL
+	if target.Scheme != from.Scheme && target.Hostname() == from.Hostname() {
+		return &redirect{"the server redirects to " + target.Scheme + ": set DRONE_RPC_PROTO=" + target.Scheme}
+	}
+	if target.Host != from.Host {
+		return &redirect{"the server redirects to " + target.Scheme + "://" + target.Host +
+			": set DRONE_RPC_PROTO and DRONE_RPC_HOST to where the Drone server is"}
+	}
+	return &redirect{"the server redirects to another path: is DRONE_RPC_HOST the Drone server?"}
+}
+
+// redirect is an ErrRedirected that says what to do.
+type redirect struct{ text string }
+
+func (r *redirect) Error() string { return r.text }
+func (r *redirect) Unwrap() error { return ErrRedirected }
+
+// clean makes a server's text fit for an error: one line, bounded, without the secret.
+func (c *Client) clean(text string) string {
+	text = strings.ReplaceAll(text, c.secret, "[redacted]")
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > 300 {
+		text = strings.ToValidUTF8(text[:300], "") + "…"
+	}
+	return text
+}
