@@ -1,0 +1,129 @@
+package compiler
+
+import (
+	"strconv"
+	"strings"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+// cloneArgs is what a clone depends on.
+type cloneArgs struct {
+	Remote  string
+	Ref     string
+	Branch  string
+	Commit  string
+	Depth   int
+	Retries int
+	Tags    bool
+}
+
+// cloneCommands are the calls of git that check a build's commit out, and what to say about them. No shell sees any
+// of the names in them, and all of them are checked.
+func cloneCommands(a cloneArgs) (commands []engine.Command, notes []string, err error) {
+	if a.Branch == "" {
+		a.Branch = strings.TrimPrefix(a.Ref, "refs/heads/")
+	}
+	if err := checkRemote(a.Remote); err != nil {
+		return nil, nil, err
+	}
+	if err := checkCommit(a.Commit); err != nil {
+		return nil, nil, err
+	}
+	commands = []engine.Command{
+		git("init"),
+		git("remote", "add", "origin", a.Remote),
+	}
+	var rest []engine.Command
+	switch {
+	case strings.HasPrefix(a.Ref, "refs/tags/"):
+		rest, err = a.tag()
+	case isPullRequest(a.Ref):
+		rest, err = a.pullRequest()
+		if a.Depth > 0 {
+			notes = append(notes, "clone.depth is not used for pull requests: merging needs the history that both sides share")
+		}
+	default:
+		rest, err = a.branch()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(commands, rest...), notes, nil
+}
+
+func isPullRequest(ref string) bool {
+	for _, prefix := range []string{"refs/pull/", "refs/pull-requests/", "refs/merge-requests/"} {
+		if strings.HasPrefix(ref, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a cloneArgs) tag() ([]engine.Command, error) {
+	if err := checkRef("tag", a.Ref); err != nil {
+		return nil, err
+	}
+	return []engine.Command{
+		a.fetch(a.Depth, "+"+a.Ref+":"),
+		git("checkout", "-qf", "FETCH_HEAD"),
+	}, nil
+}
+
+// branch fetches the branch and checks the commit out. A shallow fetch asks for the commit itself: the branch may
+// have moved on by more commits than the depth, and then it would not be there.
+func (a cloneArgs) branch() ([]engine.Command, error) {
+	if err := checkRef("branch", a.Branch); err != nil {
+		return nil, err
+	}
+	source, commit := "+refs/heads/"+a.Branch+":", a.Commit
+	if a.Depth > 0 && len(commit) >= 40 {
+		source = "+" + commit + ":refs/remotes/origin/" + a.Branch
+	}
+	if commit == "" {
+		commit = "FETCH_HEAD"
+	}
+	return []engine.Command{
+		a.fetch(a.Depth, source),
+		git("checkout", commit, "-b", a.Branch),
+	}, nil
+}
+
+// pullRequest merges the commit into the target. The branch is named in full, for a tag may have the same name.
+func (a cloneArgs) pullRequest() ([]engine.Command, error) {
+	if err := checkRef("branch", a.Branch); err != nil {
+		return nil, err
+	}
+	if err := checkRef("pull request", a.Ref); err != nil {
+		return nil, err
+	}
+	commit := a.Commit
+	if commit == "" {
+		commit = "FETCH_HEAD"
+	}
+	return []engine.Command{
+		a.fetch(0, "+refs/heads/"+a.Branch+":"),
+		git("checkout", "-b", a.Branch, "refs/remotes/origin/"+a.Branch),
+		a.fetch(0, a.Ref+":"),
+		git("merge", commit),
+	}, nil
+}
+
+func (a cloneArgs) fetch(depth int, refspec string) engine.Command {
+	args := []string{"fetch"}
+	if depth > 0 {
+		args = append(args, "--depth="+strconv.Itoa(depth))
+	}
+	if a.Tags {
+		args = append(args, "--tags")
+	}
+	command := git(append(args, "origin", refspec)...)
+	command.Retries = a.Retries
+	return command
+}
+
+// git is a call of git, printed as it is called.
+func git(args ...string) engine.Command {
+	return engine.Command{Args: append([]string{"git"}, args...), Trace: "git " + strings.Join(args, " ")}
+}

@@ -1,0 +1,67 @@
+package compiler
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/linter"
+)
+
+// Prepare makes the Spec of a stage from its configuration file. What is wrong with the file comes back as
+// linter.Problems, everything at once, each with its line. Nothing on the host has changed yet.
+func Prepare(ctx context.Context, in Input) (*engine.Spec, error) {
+	in = in.withDefaults()
+	m, p, err := read(in)
+	if err != nil {
+		return nil, err
+	}
+	fatal, said := linter.Check(in.File, m, p).Split(in.Options.Strict)
+	if err := fatal.Err(); err != nil {
+		return nil, err
+	}
+	spec, err := Compile(ctx, in, m, p)
+	if err != nil {
+		return nil, err
+	}
+	for _, problem := range said {
+		spec.Warnings = append(spec.Warnings, problem.String())
+	}
+	return spec, nil
+}
+
+// read guards, substitutes and parses the file, and picks the stage's pipeline.
+func read(in Input) (*resource.Manifest, *resource.Pipeline, error) {
+	if err := resource.Guard(in.Config); err != nil {
+		return nil, nil, linter.Refused(in.File, err)
+	}
+	text, err := substitute(string(in.Config), substitutions(in))
+	if err != nil {
+		return nil, nil, linter.Refused(in.File, err)
+	}
+	m, err := resource.Parse([]byte(text))
+	if err != nil {
+		return nil, nil, linter.Refused(in.File, err)
+	}
+	if p := m.Pick(in.Stage.Name); p != nil {
+		return m, p, nil
+	}
+	return nil, nil, notFound(in, m)
+}
+
+func notFound(in Input, m *resource.Manifest) error {
+	want := in.Stage.Name
+	if want == "" {
+		want = resource.DefaultName
+	}
+	var names []string
+	for _, p := range m.Pipelines {
+		names = append(names, p.StageName())
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: no pipeline of `kind: pipeline, type: exec`", in.File)
+	}
+	return fmt.Errorf("%s: no exec pipeline is named `%s` (there are: %s)", in.File, want, strings.Join(names, ", "))
+}

@@ -1,0 +1,98 @@
+package resource
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Parse reads a file. The error is always an *Error: no part of the file can be used then.
+func Parse(data []byte) (*Manifest, error) {
+	if err := Guard(data); err != nil {
+		return nil, err
+	}
+	m := new(Manifest)
+	var spent budget
+	// The decoder splits documents as YAML does; a line of a script that happens to start with dashes splits nothing.
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var doc yaml.Node
+		err := decoder.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return m, nil
+		}
+		if err != nil {
+			return nil, syntaxError(err)
+		}
+		if err := spent.spend(&doc, 0); err != nil {
+			return nil, err
+		}
+		m.add(&doc)
+	}
+}
+
+// syntaxError turns the library's `yaml: line 3: text` into a place and a text.
+func syntaxError(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 1
+	if found := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); found != nil {
+		text = strings.TrimPrefix(text, found[0])
+		// The expression has matched digits only; a number too large for an int leaves the first line.
+		if n, err := strconv.Atoi(found[1]); err == nil {
+			line = n
+		}
+	}
+	return &Error{Pos{line, 1}, "syntax", text}
+}
+
+// add sorts one document into the manifest.
+func (m *Manifest) add(doc *yaml.Node) {
+	root := doc
+	if doc.Kind == yaml.DocumentNode && len(doc.Content) > 0 {
+		root = doc.Content[0]
+	}
+	root = follow(root)
+	if isNull(root) {
+		return
+	}
+	head := new(decoder)
+	other := &Other{Pos: posOf(root)}
+	head.mapping(root, section{name: "", fields: fields{
+		"kind": text(&other.Kind),
+		"type": text(&other.Type),
+		"name": text(&other.Name),
+	}})
+	switch {
+	case root.Kind != yaml.MappingNode:
+		m.Faults = append(m.Faults, Fault{FaultType, posOf(root), "a document must be a mapping with `kind`, `type` and `name`"})
+	case other.Kind == "pipeline" && other.Type == "exec":
+		m.Pipelines = append(m.Pipelines, parsePipeline(root))
+	case other.Kind == "secret":
+		m.Secrets = append(m.Secrets, m.parseSecret(root))
+	default:
+		m.Others = append(m.Others, other)
+	}
+}
+
+func (m *Manifest) parseSecret(root *yaml.Node) *Secret {
+	s := &Secret{Pos: posOf(root)}
+	d := new(decoder)
+	d.mapping(root, section{name: InSecret, fields: fields{
+		"version": nil, "kind": nil, "type": nil,
+		"name": d.str(&s.Name),
+		"data": text(&s.Data),
+		"get": d.sub(section{name: InGet, fields: fields{
+			"path": text(&s.GetPath),
+			"name": text(&s.GetName),
+			"key":  nil,
+		}}),
+	}})
+	m.Faults = append(m.Faults, d.faults...)
+	s.Unknown = d.unknown
+	return s
+}

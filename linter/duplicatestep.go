@@ -1,0 +1,11 @@
+package linter
+
+// checkDuplicateSteps refuses two steps of one name.
+func checkDuplicateSteps(c *check) {
+	first := stepsByName(c.pipeline)
+	for _, s := range c.pipeline.Steps {
+		if before := first[s.Name.Value]; before != s && s.Name.Value != "" {
+			c.report(s.Name.Pos, "a step named `%s` exists on line %d already", s.Name.Value, before.Name.Pos.Line)
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package linter
+
+import (
+	"github.com/bmatcuk/doublestar/v4"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+)
+
+// checkGlobs refuses patterns that are malformed, and those that would take long to compare: braces multiply.
+func checkGlobs(c *check) {
+	work := 0
+	for _, p := range patterns(c.pipeline) {
+		ways := resource.PatternAlternatives(p.Value)
+		work += ways * len(p.Value)
+		switch {
+		case len(p.Value) > resource.MaxPattern:
+			c.report(p.Pos, "the pattern has %d bytes, more than %d", len(p.Value), resource.MaxPattern)
+		case ways > resource.MaxAlternatives:
+			c.report(p.Pos, "the pattern's braces can be read in more than %d ways: write a list instead", resource.MaxAlternatives)
+		case work > resource.MaxPatternWork:
+			c.report(p.Pos, "the pipeline's patterns are too many to compare: remove some")
+			return
+		case !doublestar.ValidatePattern(p.Value):
+			c.report(p.Pos, "the pattern %q is malformed and matches nothing", p.Value)
+		}
+	}
+}
+
+// patterns are those that this runner compares; the server does so with the trigger's.
+func patterns(p *resource.Pipeline) []resource.String {
+	var list []resource.String
+	for _, s := range p.Steps {
+		for _, named := range s.When.Named() {
+			list = append(list, named.Condition.Include...)
+			list = append(list, named.Condition.Exclude...)
+		}
+	}
+	return list
+}

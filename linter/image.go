@@ -1,0 +1,10 @@
+package linter
+
+// checkImage refuses images: steps run on the host.
+func checkImage(c *check) {
+	for _, s := range c.pipeline.Steps {
+		if s.Image.Value != "" {
+			c.report(s.Image.Pos, "cannot define images for an exec pipeline: steps run on the host")
+		}
+	}
+}

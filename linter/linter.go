@@ -1,0 +1,179 @@
+// Package linter holds the rules that a pipeline must meet, one rule a file. Each problem says where it is and what
+// to do; docs/linter.md shows a bad and a good example of every rule.
+package linter
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+)
+
+// Severity says whether a problem stops a build.
+type Severity string
+
+// The severities. A Warning is something that the old runner let pass: it stops a build only in strict mode.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+)
+
+// Problem is one thing to change in a pipeline.
+type Problem struct {
+	File     string
+	Line     int
+	Column   int
+	Message  string
+	Rule     string
+	Severity Severity
+}
+
+// String is the form of compilers, which editors can jump to: file:line:column: message (rule).
+func (p Problem) String() string {
+	return fmt.Sprintf("%s:%d:%d: %s (%s)", p.File, p.Line, p.Column, p.Message, p.Rule)
+}
+
+// Problems is an error made of everything that is wrong, one line each.
+type Problems []Problem
+
+// Error joins the problems by newlines.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err is nil where there is no problem.
+func (p Problems) Err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+// Split parts the problems that stop a build from those that are only said. In strict mode all of them stop it.
+func (p Problems) Split(strict bool) (fatal, said Problems) {
+	for _, one := range p {
+		if strict || one.Severity == Error {
+			fatal = append(fatal, one)
+		} else {
+			said = append(said, one)
+		}
+	}
+	return fatal, said
+}
+
+// File checks a file as it is written, without a build: all its pipelines. The file's name is only for the messages.
+func File(name string, data []byte) Problems {
+	m, err := resource.Parse(data)
+	if err != nil {
+		return Refused(name, err)
+	}
+	c := &check{file: name, manifest: m}
+	for _, p := range m.Pipelines {
+		c.pipeline = p
+		c.run()
+	}
+	c.documents()
+	return c.sorted()
+}
+
+// Check checks one pipeline of a file.
+func Check(name string, m *resource.Manifest, p *resource.Pipeline) Problems {
+	c := &check{file: name, manifest: m, pipeline: p}
+	c.run()
+	return c.sorted()
+}
+
+// Refused is the problem of a file that could not be read at all: the error of resource.Parse or resource.Guard.
+func Refused(name string, err error) Problems {
+	p := Problem{File: name, Line: 1, Column: 1, Message: err.Error(), Rule: "syntax", Severity: Error}
+	if e, ok := errors.AsType[*resource.Error](err); ok {
+		p.Line, p.Column, p.Message, p.Rule = e.Pos.Line, e.Pos.Column, e.Message, e.Rule
+	}
+	return Problems{p}
+}
+
+// rule is one check of a pipeline.
+type rule struct {
+	name     string
+	severity Severity
+	check    func(*check)
+}
+
+// rules are all the rules of a pipeline. The rules of files that cannot be read are in package resource.
+func rules() []rule {
+	return []rule{
+		{"clone-number", Error, checkCloneNumbers},
+		{"clone-step", Error, checkCloneStep},
+		{"depends-on", Error, checkDependsOn},
+		{"cycle", Error, checkCycle},
+		{"duplicate-key", Warning, checkDuplicateKeys},
+		{"duplicate-pipeline", Error, checkDuplicatePipelines},
+		{"duplicate-step", Error, checkDuplicateSteps},
+		{"environment", Error, checkEnvironment},
+		{"failure", Warning, checkFailure},
+		{"glob", Error, checkGlobs},
+		{"image", Error, checkImage},
+		{"no-effect", Warning, checkNoEffect},
+		{"null", Error, checkNulls},
+		{"shell", Error, checkShell},
+		{"step-name", Error, checkStepNames},
+		{"type", Error, checkTypes},
+		{"unknown-key", Warning, checkUnknownKeys},
+		{"when", Warning, checkWhen},
+		{"workspace", Error, checkWorkspace},
+	}
+}
+
+// check is one run of the rules over one pipeline.
+type check struct {
+	file     string
+	manifest *resource.Manifest
+	pipeline *resource.Pipeline
+	rule     rule
+	problems Problems
+}
+
+func (c *check) run() {
+	for _, r := range rules() {
+		c.rule = r
+		r.check(c)
+	}
+}
+
+// documents adds what is wrong outside of the pipelines.
+func (c *check) documents() {
+	for _, f := range c.manifest.Faults {
+		c.rule = rule{name: string(f.Kind), severity: Error}
+		c.report(f.Pos, "%s", f.Message)
+	}
+	c.rule = rule{name: "unknown-key", severity: Warning}
+	for _, s := range c.manifest.Secrets {
+		c.unknownKeys(s.Unknown)
+	}
+}
+
+// report adds a problem of the rule that runs.
+func (c *check) report(at resource.Pos, format string, args ...any) {
+	if at.Line == 0 {
+		at = c.pipeline.Pos
+	}
+	c.problems = append(c.problems, Problem{
+		File: c.file, Line: at.Line, Column: at.Column,
+		Message: fmt.Sprintf(format, args...), Rule: c.rule.name, Severity: c.rule.severity,
+	})
+}
+
+// sorted are the problems in the file's order.
+func (c *check) sorted() Problems {
+	slices.SortStableFunc(c.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Rule, b.Rule))
+	})
+	return c.problems
+}

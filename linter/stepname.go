@@ -1,0 +1,17 @@
+package linter
+
+import "strings"
+
+// checkStepNames refuses steps without a name, or with one that would break the log's lines.
+func checkStepNames(c *check) {
+	for _, s := range c.pipeline.Steps {
+		switch {
+		case strings.TrimSpace(s.Name.Value) == "":
+			c.report(s.Pos, "the step has no `name`")
+		case strings.ContainsFunc(s.Name.Value, isControl):
+			c.report(s.Name.Pos, "the step's name holds a control character")
+		}
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -1,0 +1,25 @@
+package linter
+
+import (
+	"strings"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+)
+
+// checkUnknownKeys points at keys that no runner knows: most are typing errors, and in a `when` they match everything.
+func checkUnknownKeys(c *check) { c.unknownKeys(c.pipeline.Unknown) }
+
+func (c *check) unknownKeys(keys []resource.Key) {
+	for _, key := range keys {
+		// Keys beginning with x- are the author's own, to hang anchors on.
+		if hasNoEffect(key) || strings.HasPrefix(key.Name, "x-") || key.Name == "" {
+			continue
+		}
+		switch key.Section {
+		case resource.InWhen, resource.InTrigger, resource.InCondition:
+			c.report(key.Pos, "the key `%s` is not known in a `%s`: it is ignored, so everything matches", key.Name, key.Section)
+		default:
+			c.report(key.Pos, "the key `%s` is not known in a `%s` and is ignored", key.Name, key.Section)
+		}
+	}
+}

@@ -1,0 +1,29 @@
+package linter
+
+import (
+	"slices"
+	"strings"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+)
+
+// checkWhen points at conditions that can never hold: values that the server never sends.
+func checkWhen(c *check) {
+	events := []string{"push", "pull_request", "tag", "promote", "rollback", "cron", "custom"}
+	for _, s := range c.pipeline.Steps {
+		c.values("event", &s.When.Event, events)
+		c.values("status", &s.When.Status, []string{"success", "failure"})
+	}
+	c.values("event", &c.pipeline.Trigger.Event, events)
+	c.values("status", &c.pipeline.Trigger.Status, []string{"success", "failure"})
+}
+
+// values compares the literal values of a condition with the known ones; patterns are the author's business.
+func (c *check) values(key string, cond *resource.Condition, known []string) {
+	for _, v := range append(slices.Clone(cond.Include), cond.Exclude...) {
+		if strings.ContainsAny(v.Value, `*?[{\$`) || slices.Contains(known, v.Value) {
+			continue
+		}
+		c.report(v.Pos, "`%s: %s` never matches: known are %s", key, v.Value, strings.Join(known, ", "))
+	}
+}
