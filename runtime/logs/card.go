@@ -1,0 +1,72 @@
+package logs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/drone/drone-go/drone"
+)
+
+// maxCard bounds a card's file.
+const maxCard = 1 << 20
+
+// ReadCard reads the card that a step wrote to path, the value of DRONE_CARD_PATH, which lies in the workspace. Where
+// there is none the error is fs.ErrNotExist. A step can write anything there, and other processes can change it
+// meanwhile: only a regular file of bounded size that lies in the workspace, links followed, is read. Secrets in it
+// are masked.
+func ReadCard(path, workspace string, masker *Masker) (*drone.CardInput, error) {
+	data, err := readInside(path, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("read card: %w", err)
+	}
+	if masker != nil {
+		data = []byte(masker.Mask(string(data)))
+	}
+	card := &drone.CardInput{}
+	if err := json.Unmarshal(data, card); err != nil {
+		return nil, fmt.Errorf("read card: not the JSON of a card: %w", err)
+	}
+	if card.Schema == "" || len(card.Data) == 0 || string(card.Data) == "null" {
+		return nil, errors.New(`read card: a card has "schema" and "data"`)
+	}
+	return card, nil
+}
+
+// readInside reads a file in a directory, without waiting for a pipe and without leaving the directory.
+func readInside(path, dir string) (data []byte, err error) {
+	name := path
+	if filepath.IsAbs(path) {
+		if name, err = filepath.Rel(dir, path); err != nil {
+			return nil, err
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	if data, err = io.ReadAll(io.LimitReader(file, maxCard+1)); err != nil {
+		return nil, err
+	}
+	if len(data) > maxCard {
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxCard)
+	}
+	return data, nil
+}

@@ -1,0 +1,77 @@
+package logs
+
+import (
+	"fmt"
+	"hash/fnv"
+	"io"
+	"sync"
+)
+
+// Console shows the log of one step on a terminal or in a file, for a runner without a server. It is safe for
+// concurrent writers; several may share one writer that is (a file is), because each writes whole lines.
+type Console struct {
+	out    io.Writer
+	before string // what comes before the line's number
+	after  string
+
+	mu    sync.Mutex
+	mask  *Writer
+	lines *splitter
+	next  int
+	text  []byte
+}
+
+// NewConsole shows each line as `[step:number] text`, masked; pretty gives each step a colour. Close ends a line that
+// has not ended; it does not close w.
+func NewConsole(w io.Writer, step string, masker *Masker, pretty bool) io.WriteCloser {
+	c := &Console{out: w, before: "[" + step + ":", after: "] "}
+	if pretty {
+		hash := fnv.New32a()
+		_, _ = io.WriteString(hash, step) // a hash never fails
+		c.before = fmt.Sprintf("\x1b[%dm%s", 31+hash.Sum32()%6, c.before)
+		c.after = "]\x1b[0m "
+	}
+	if masker == nil {
+		masker = NewMasker(nil)
+	}
+	c.lines = &splitter{line: c.add}
+	c.mask = masker.Writer(c.lines)
+	return c
+}
+
+// Write shows the lines that p completes.
+func (c *Console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, err := c.mask.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, c.show()
+}
+
+// Close shows what is held back.
+func (c *Console) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.mask.Close(); err != nil {
+		return err
+	}
+	c.lines.flush()
+	return c.show()
+}
+
+func (c *Console) add(text []byte, _ bool) {
+	c.text = fmt.Appendf(c.text, "%s%d%s%s\n", c.before, c.next, c.after, text)
+	c.next++
+}
+
+// show writes the lines collected since the last time, in one call.
+func (c *Console) show() error {
+	if len(c.text) == 0 {
+		return nil
+	}
+	_, err := c.out.Write(c.text)
+	c.text = c.text[:0]
+	return err
+}
