@@ -3,7 +3,6 @@ package testbed
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -52,12 +51,8 @@ func Start(ctx context.Context, options Options) (*Bed, error) {
 }
 
 func (b *Bed) start(ctx context.Context, binaries Binaries, options Options) error {
-	dronePort, err := freePort()
-	if err != nil {
-		return err
-	}
-	droneURL := fmt.Sprintf("http://127.0.0.1:%d", dronePort)
-	err = phase(ctx, options.Log, "start gitea", func() error {
+	err := phase(ctx, options.Log, "start gitea", func() error {
+		var err error
 		b.Gitea, err = startGitea(ctx, binaries, filepath.Join(b.Dir, "gitea"))
 		return err
 	})
@@ -65,7 +60,8 @@ func (b *Bed) start(ctx context.Context, binaries Binaries, options Options) err
 		return err
 	}
 	return phase(ctx, options.Log, "start drone", func() error {
-		b.Drone, err = startDrone(ctx, binaries.Drone, filepath.Join(b.Dir, "drone"), droneURL, b.Gitea, options.DroneEnv)
+		var err error
+		b.Drone, err = b.startDrone(ctx, binaries.Drone, options.DroneEnv)
 		return err
 	})
 }

@@ -77,7 +77,7 @@ func BuildServers(ctx context.Context, log io.Writer) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, err
 	}
-	if err := needTools(ctx, log, "git", "gcc"); err != nil {
+	if err := needTools("git", "gcc"); err != nil {
 		return Binaries{}, err
 	}
 	gitea, err := cached(ctx, log, root, giteaRecipe())
@@ -131,7 +131,7 @@ func (r recipe) key(module string) (string, error) {
 		}
 		sum.Write(data)
 	}
-	fmt.Fprintln(sum, r.pkg, r.flags, r.env, runtime.Version(), runtime.GOARCH)
+	sum.Write([]byte(fmt.Sprintln(r.pkg, r.flags, r.env, runtime.Version(), runtime.GOARCH)))
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
@@ -141,11 +141,13 @@ func (r recipe) build(ctx context.Context, log io.Writer, module, dir string) er
 	if err != nil {
 		return err
 	}
-	env := append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=1")
-	env = append(env, r.env...)
 	err = phase(ctx, log, r.name+": download and compile (minutes, once)", func() error {
 		args := append([]string{"build", "-o", filepath.Join(tmp, r.name)}, r.flags...)
-		return run(ctx, module, env, "go", append(args, r.pkg)...)
+		cmd := exec.CommandContext(ctx, "go", append(args, r.pkg)...)
+		cmd.Dir = module
+		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=1")
+		cmd.Env = append(cmd.Env, r.env...)
+		return run(cmd)
 	})
 	if err == nil && r.finish != nil {
 		err = r.finish(ctx, module, tmp)

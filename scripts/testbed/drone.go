@@ -37,53 +37,62 @@ func (d *Drone) URL() string { return d.url }
 // RPCHost is the server's address as runners want it in DRONE_RPC_HOST; DRONE_RPC_PROTO is http.
 func (d *Drone) RPCHost() string { return strings.TrimPrefix(d.url, "http://") }
 
-// startDrone registers Drone with Gitea, starts it and logs the administrator in.
-func startDrone(ctx context.Context, program, dir, address string, g *Gitea, more map[string]string) (*Drone, error) {
+// startDrone registers Drone with Gitea, starts it and logs the administrator in. Its own settings win over ours.
+func (b *Bed) startDrone(ctx context.Context, program string, settings map[string]string) (*Drone, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(b.Dir, "drone")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	client, err := g.Admin.Client(ctx)
+	d := &Drone{
+		AdminToken: password(), RPCSecret: password(), url: fmt.Sprintf("http://127.0.0.1:%d", port),
+		gitea: b.Gitea, tokens: map[string]string{},
+	}
+	client, err := b.Gitea.Admin.Client(ctx)
 	if err != nil {
 		return nil, err
 	}
 	app, _, err := client.CreateOauth2(gitea.CreateOauth2Option{
-		Name: "drone", ConfidentialClient: true, RedirectURIs: []string{address + "/login"},
+		Name: "drone", ConfidentialClient: true, RedirectURIs: []string{d.url + "/login"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("register drone with gitea: %w", err)
 	}
-	d := &Drone{AdminToken: password(), RPCSecret: password(), url: address, gitea: g, tokens: map[string]string{}}
-	settings := map[string]string{
-		"DRONE_GITEA_SERVER":        g.URL(),
-		"DRONE_GITEA_CLIENT_ID":     app.ClientID,
-		"DRONE_GITEA_CLIENT_SECRET": app.ClientSecret,
-		"DRONE_SERVER_HOST":         d.RPCHost(),
-		"DRONE_SERVER_PORT":         d.RPCHost(),
-		"DRONE_SERVER_PROTO":        "http",
-		"DRONE_RPC_SECRET":          d.RPCSecret,
-		"DRONE_USER_CREATE":         "username:" + g.Admin.Name + ",machine:false,admin:true,token:" + d.AdminToken,
-		"DRONE_DATABASE_DATASOURCE": filepath.Join(dir, "drone.sqlite") + "?_journal_mode=WAL&_busy_timeout=10000",
-		"DRONE_GIT_ALWAYS_AUTH":     "false",
-		"DRONE_LOGS_DEBUG":          "true",
-		"DRONE_DATADOG_ENABLED":     "false",
-	}
-	env := baseEnv(dir)
-	for _, part := range []map[string]string{settings, more} {
-		for name, value := range part {
-			env = append(env, name+"="+value)
-		}
+	env := append(baseEnv(dir), d.settings(app, dir)...)
+	for name, value := range settings {
+		env = append(env, name+"="+value)
 	}
 	d.Server = &Server{
 		name: "drone", program: program, env: env, dir: dir,
-		logPath: filepath.Join(dir, "drone.log"), health: address + "/healthz",
+		logPath: filepath.Join(dir, "drone.log"), health: d.url + "/healthz",
 	}
 	if err := d.Start(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := d.Login(ctx, g.Admin); err != nil {
+	if _, err := d.Login(ctx, b.Gitea.Admin); err != nil {
 		return nil, errors.Join(err, d.Stop(ctx))
 	}
 	return d, nil
+}
+
+// settings are the variables that connect Drone to its Gitea.
+func (d *Drone) settings(app *gitea.Oauth2, dir string) []string {
+	return []string{
+		"DRONE_GITEA_SERVER=" + d.gitea.URL(),
+		"DRONE_GITEA_CLIENT_ID=" + app.ClientID,
+		"DRONE_GITEA_CLIENT_SECRET=" + app.ClientSecret,
+		"DRONE_SERVER_HOST=" + d.RPCHost(),
+		"DRONE_SERVER_PORT=" + d.RPCHost(),
+		"DRONE_SERVER_PROTO=http",
+		"DRONE_RPC_SECRET=" + d.RPCSecret,
+		"DRONE_USER_CREATE=username:" + d.gitea.Admin.Name + ",machine:false,admin:true,token:" + d.AdminToken,
+		"DRONE_DATABASE_DATASOURCE=" + filepath.Join(dir, "drone.sqlite"),
+		"DRONE_LOGS_DEBUG=true",
+		"DRONE_DATADOG_ENABLED=false", // by default it would report to its maker
+	}
 }
 
 // Login logs a user of Gitea in to Drone, as a browser would, and returns the user's API token. Drone can see a user's

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -111,11 +112,12 @@ func startGitea(ctx context.Context, binaries Binaries, dir string) (*Gitea, err
 // createAdmin makes the first account with the gitea command; all others are made by the API.
 func (g *Gitea) createAdmin(ctx context.Context, config string) error {
 	g.Admin = &User{Name: "root1", Email: "root1@example.org", Password: password(), gitea: g}
-	err := run(ctx, g.dir, g.env, g.program, "--config", config, "admin", "user", "create", "--admin",
+	cmd := exec.CommandContext(ctx, g.program, "--config", config, "admin", "user", "create", "--admin",
 		"--username", g.Admin.Name, "--password", g.Admin.Password, "--email", g.Admin.Email,
 		"--must-change-password=false")
-	if err != nil {
-		return err
+	cmd.Dir, cmd.Env = g.dir, g.env
+	if err := run(cmd); err != nil {
+		return fmt.Errorf("create the administrator: %w", err)
 	}
 	return g.Admin.complete(ctx)
 }

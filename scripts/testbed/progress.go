@@ -3,11 +3,10 @@ package testbed
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -51,12 +50,11 @@ func say(log io.Writer, format string, args ...any) {
 }
 
 // run runs a command to its end; its output is shown only when it fails.
-func run(ctx context.Context, dir string, env []string, name string, args ...string) error {
+func run(cmd *exec.Cmd) error {
 	var output bytes.Buffer
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &output, &output
+	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(output.String(), 40))
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, tail(output.String(), 40))
 	}
 	return nil
 }
@@ -98,36 +96,17 @@ func until(ctx context.Context, every time.Duration, what string, check func() (
 	}
 }
 
-// packages are the Debian packages that bring the programs the testbed needs.
-func packages(program string) []string {
-	if program == "gcc" {
-		return []string{"gcc", "libc6-dev"}
-	}
-	return []string{program}
-}
-
-// needTools makes sure that programs are there; on Debian as root it installs what is missing.
-func needTools(ctx context.Context, log io.Writer, programs ...string) error {
-	var missing, install []string
+// needTools says in one sentence which programs are missing.
+func needTools(programs ...string) error {
+	var missing []string
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, program)
-			install = append(install, packages(program)...)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	apt, err := exec.LookPath("apt-get")
-	if err != nil || os.Geteuid() != 0 {
-		return errors.New("the testbed needs " + strings.Join(missing, " and ") +
-			": install it (on Debian, as root: apt-get install " + strings.Join(install, " ") + ")")
-	}
-	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	return phase(ctx, log, "install "+strings.Join(install, ", "), func() error {
-		if err := run(ctx, "", env, apt, "-q", "update"); err != nil {
-			return err
-		}
-		return run(ctx, "", env, apt, append([]string{"-q", "-y", "--no-install-recommends", "install"}, install...)...)
-	})
+	return fmt.Errorf("the testbed needs %s: install it (on Debian, as root: apt-get install git gcc libc6-dev)",
+		strings.Join(missing, " and "))
 }

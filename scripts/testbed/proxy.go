@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log"
@@ -29,8 +28,7 @@ type Proxy struct {
 	server   *http.Server
 	listener net.Listener
 	forward  *httputil.ReverseProxy
-	stop     context.CancelFunc
-	stopped  context.Context
+	stopped  chan struct{}
 	served   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -48,8 +46,7 @@ func StartProxy(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	stopped, stop := context.WithCancel(context.Background())
-	p := &Proxy{listener: listener, stop: stop, stopped: stopped}
+	p := &Proxy{listener: listener, stopped: make(chan struct{})}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
 		FlushInterval: -1, // event streams pass line by line
@@ -83,9 +80,9 @@ func (p *Proxy) Requests() []string {
 	return append([]string(nil), p.requests...)
 }
 
-// Stop cuts every connection and closes the port.
+// Stop cuts every connection and closes the port. Call it once.
 func (p *Proxy) Stop() error {
-	p.stop()
+	close(p.stopped)
 	err := p.server.Close()
 	p.served.Wait()
 	return err
@@ -124,7 +121,7 @@ func (p *Proxy) hold(r *http.Request) {
 	}
 	select {
 	case <-r.Context().Done():
-	case <-p.stopped.Done():
+	case <-p.stopped:
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -22,9 +23,11 @@ func BuildProduct(ctx context.Context, log io.Writer, dir, command string) (stri
 		return "", err
 	}
 	program := filepath.Join(dir, command)
-	env := append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	err = phase(ctx, log, "build "+command, func() error {
-		return run(ctx, root, env, "go", "build", "-o", program, "./cmd/"+command)
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/"+command)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+		return run(cmd)
 	})
 	return program, err
 }

@@ -63,7 +63,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.process = process
 	if err := s.ready(ctx, process); err != nil {
-		return errors.Join(fmt.Errorf("start %s: %w\n%s", s.name, err, s.lastLog()), s.stop(ctx, 0))
+		return errors.Join(fmt.Errorf("start %s: %w\n%s", s.name, err, s.lastLog()), s.stop(nil))
 	}
 	return nil
 }
@@ -72,14 +72,16 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stop(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return s.stop(ctx.Done())
 }
 
 // Kill ends the program at once with SIGKILL, as a crash would.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stop(context.Background(), 0)
+	return s.stop(nil)
 }
 
 // Restart stops the program and starts it again, at the same address and with the same data.
@@ -174,23 +176,21 @@ func (s *Server) ready(ctx context.Context, p *process) error {
 	})
 }
 
-// stop ends the program, gently for the given time, and then whatever is left of its process group.
-func (s *Server) stop(ctx context.Context, grace time.Duration) error {
+// stop asks the program to end and gives it until patience is over, then kills whatever is left of its process group.
+// Without patience it kills at once.
+func (s *Server) stop(patience <-chan struct{}) error {
 	p := s.process
 	if p == nil {
 		return nil
 	}
 	s.process = nil
-	if grace > 0 {
+	if patience != nil {
 		if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("stop %s: %w", s.name, err)
 		}
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
 		select {
 		case <-p.done:
-		case <-timer.C:
-		case <-ctx.Done():
+		case <-patience:
 		}
 	}
 	if err := syscall.Kill(-p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -1,0 +1,119 @@
+// Command report reads the output of `go test -json`, shows what failed, and ends with one line of three numbers:
+// tests that passed, failed and were skipped. Subtests count; so does a package that does not build. With -v it also
+// shows each test as it ends.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// event is one line of `go test -json`.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of a package that does not build
+	Test       string
+	Elapsed    float64
+	Output     string
+}
+
+// report counts, and keeps the output of what may still fail.
+type report struct {
+	out                     io.Writer
+	verbose                 bool
+	passed, failed, skipped int
+	output                  map[string][]string // by package and test
+	failedTests             map[string]int      // by package
+}
+
+func main() {
+	verbose := flag.Bool("v", false, "show each test as it ends")
+	flag.Parse()
+	r := &report{out: os.Stderr, verbose: *verbose, output: map[string][]string{}, failedTests: map[string]int{}}
+	if err := r.read(os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(2)
+	}
+	fmt.Println(r.passed, r.failed, r.skipped)
+}
+
+// read goes through all events. A line that is no event is shown as it is.
+func (r *report) read(in io.Reader) error {
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil || e.Action == "" {
+				if _, err := r.out.Write(line); err != nil {
+					return err
+				}
+			} else if err := r.event(e); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *report) event(e event) error {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		r.output[key] = append(r.output[key], e.Output)
+		return nil
+	case "build-output":
+		_, err := io.WriteString(r.out, e.Output)
+		return err
+	case "pass":
+		if e.Test != "" {
+			r.passed++
+		}
+	case "skip":
+		if e.Test != "" {
+			r.skipped++
+		}
+	case "fail":
+		return r.fail(e)
+	default:
+		return nil
+	}
+	delete(r.output, key)
+	if r.verbose && e.Test != "" {
+		_, err := fmt.Fprintf(r.out, "  %s %s (%.1f s)\n", e.Action, e.Test, e.Elapsed)
+		return err
+	}
+	return nil
+}
+
+// fail counts a failure and shows its output. A package that fails because of its tests is not counted again, one
+// that fails by itself (it does not build, it panicked, it ran out of time) is.
+func (r *report) fail(e event) error {
+	key := e.Package + " " + e.Test
+	if e.Test != "" {
+		r.failedTests[e.Package]++
+		r.failed++
+	} else if r.failedTests[e.Package] == 0 {
+		r.failed++
+	}
+	if _, err := fmt.Fprintf(r.out, "FAIL %s\n", key); err != nil {
+		return err
+	}
+	for _, text := range r.output[key] {
+		if _, err := io.WriteString(r.out, text); err != nil {
+			return err
+		}
+	}
+	delete(r.output, key)
+	return nil
+}
