@@ -1,0 +1,182 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroup is the directory of one cgroup, of either version.
+type cgroup string
+
+func (g cgroup) child(name string) cgroup { return cgroup(filepath.Join(string(g), name)) }
+
+func (g cgroup) name() string { return filepath.Base(string(g)) }
+
+func (g cgroup) write(file, value string) error {
+	f, err := os.OpenFile(filepath.Join(string(g), file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+func (g cgroup) read(file string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(string(g), file))
+	return strings.TrimSpace(string(b)), err
+}
+
+// field is the number that follows key in a flat-keyed file such as cpu.stat.
+func (g cgroup) field(file, key string) (int64, bool) {
+	text, err := g.read(file)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(text) {
+		if k, v, _ := strings.Cut(strings.TrimSpace(line), " "); k == key {
+			n, err := strconv.ParseInt(v, 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
+func (g cgroup) number(file string) (int64, bool) {
+	text, err := g.read(file)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+func (g cgroup) exists() bool {
+	info, err := os.Stat(string(g))
+	return err == nil && info.IsDir()
+}
+
+// create makes the cgroup unless it is there.
+func (g cgroup) create() error {
+	if err := os.Mkdir(string(g), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// children are the cgroups right below this one; a cgroup that is gone has none.
+func (g cgroup) children() ([]cgroup, error) {
+	entries, err := os.ReadDir(string(g))
+	if err != nil {
+		if gone(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var below []cgroup
+	for _, e := range entries {
+		if e.IsDir() {
+			below = append(below, g.child(e.Name()))
+		}
+	}
+	return below, nil
+}
+
+// pids are the processes of this cgroup and of all below it.
+func (g cgroup) pids() ([]int, error) {
+	text, err := g.read("cgroup.procs")
+	if err != nil && !gone(err) && !errors.Is(err, unix.EOPNOTSUPP) { // EOPNOTSUPP: made a threaded cgroup by a step
+		return nil, err
+	}
+	var all []int
+	for _, word := range strings.Fields(text) {
+		if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
+			all = append(all, pid)
+		}
+	}
+	below, err := g.children()
+	for _, child := range below {
+		pids, childErr := child.pids()
+		all, err = append(all, pids...), errors.Join(err, childErr)
+	}
+	return all, err
+}
+
+// kill ends every process in this cgroup and below it, whatever its user, and including those that are being forked.
+func (g cgroup) kill() error {
+	err := g.write("cgroup.kill", "1")
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case !g.exists():
+		return nil
+	}
+	return g.freezeAndKill() // before Linux 5.14
+}
+
+// freezeAndKill does what cgroup.kill does on kernels that lack it: nothing that is frozen can fork.
+func (g cgroup) freezeAndKill() error {
+	freezeErr := g.write("cgroup.freeze", "1")
+	pids, err := g.pids()
+	for _, pid := range pids {
+		if killErr := unix.Kill(pid, unix.SIGKILL); !errors.Is(killErr, unix.ESRCH) {
+			err = errors.Join(err, killErr)
+		}
+	}
+	return errors.Join(freezeErr, err)
+}
+
+// waitEmpty returns true as soon as no process is left in the subtree, and false when limit or ctx ends first.
+func (g cgroup) waitEmpty(ctx context.Context, limit time.Duration) (bool, error) {
+	fd, err := unix.Open(filepath.Join(string(g), "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if gone(err) {
+			return true, nil
+		}
+		return false, &fs.PathError{Op: "open", Path: string(g) + "/cgroup.events", Err: err}
+	}
+	events := os.NewFile(uintptr(fd), "cgroup.events")
+	defer events.Close()
+	for deadline := time.Now().Add(limit); ; {
+		populated, ok := g.field("cgroup.events", "populated")
+		if populated == 0 && (ok || !g.exists()) {
+			return true, nil
+		}
+		left := time.Until(deadline)
+		if left <= 0 || ctx.Err() != nil {
+			return false, nil
+		}
+		// The kernel wakes us at every change of the file; the timeout is only for ctx.
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(poll, int(min(left, 50*time.Millisecond)/time.Millisecond)+1); err != nil && err != unix.EINTR {
+			return false, fmt.Errorf("wait for %s to be empty: %w", g, err)
+		}
+	}
+}
+
+// remove deletes the cgroup and those below it, deepest first. It fails while a process is inside.
+func (g cgroup) remove() error {
+	below, err := g.children()
+	for _, child := range below {
+		err = errors.Join(err, child.remove())
+	}
+	if rmErr := unix.Rmdir(string(g)); rmErr != nil && !gone(rmErr) {
+		err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: string(g), Err: rmErr})
+	}
+	return err
+}
+
+// gone says that the error means no such cgroup: ENODEV is what a file of a removed cgroup answers.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
+}

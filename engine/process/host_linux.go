@@ -1,0 +1,220 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host runs builds on this machine. It is safe for concurrent use.
+type Host struct {
+	cfg    Config
+	report Report
+	users  *users
+	tree   *tree // nil without cgroups
+	// readOnly are the cgroup mounts that steps may not write to.
+	readOnly []string
+	hasShm   bool
+
+	mu     sync.Mutex
+	builds map[string]*build
+}
+
+// build is what this runner knows of a build beyond what the host itself tells.
+type build struct {
+	Build
+	user    *identity
+	uidLock *os.File // for a uid of a range
+
+	mu     sync.Mutex
+	steps  map[string]*step
+	closed bool // being torn down: nothing new is started
+}
+
+// step is one step of a build and the commands that were started for it.
+type step struct {
+	group  cgroup   // empty without cgroups
+	v1     []cgroup // one for each controller
+	memory cgroup   // the one that counts memory, of either version
+	runs   []*run
+}
+
+// Open tries how builds can be contained on this host, best way first, each on a child process of its own, and
+// returns a Host that uses the first that works.
+func Open(ctx context.Context, cfg Config) (*Host, error) {
+	h := &Host{cfg: cfg.withDefaults(), builds: map[string]*build{}}
+	if strings.ContainsRune(h.cfg.Name, '/') {
+		return nil, fmt.Errorf("runner name %q: a slash cannot be part of a directory's name", h.cfg.Name)
+	}
+	var err error
+	if h.users, err = parseUser(cfg.User); err != nil {
+		return nil, err
+	}
+	if h.users != nil && os.Geteuid() != 0 {
+		return nil, fmt.Errorf("user %q: only a runner that is root can run steps as another user", cfg.User)
+	}
+	trees, err := readHierarchies()
+	if err != nil {
+		return nil, err
+	}
+	if err := h.choose(ctx, trees); err != nil {
+		return nil, err
+	}
+	h.readOnly = trees.points
+	if info, err := os.Stat("/dev/shm"); err == nil {
+		h.hasShm = info.IsDir()
+	}
+	h.probeMounts(ctx)
+	h.describe()
+	return h, nil
+}
+
+// choose sets the mode.
+func (h *Host) choose(ctx context.Context, trees hierarchies) error {
+	want := h.cfg.Mode
+	if mode := trees.mode(); want == "" || want == mode {
+		t, err := openTree(ctx, h.cfg, trees)
+		if err == nil {
+			h.tree, h.report.Mode = t, mode
+			h.report.Cgroup, h.report.Controllers = string(t.folder), t.names()
+			return nil
+		}
+		if want != "" {
+			return fmt.Errorf("containment %s: %w", want, err)
+		}
+		h.report.Attempts = append(h.report.Attempts, Attempt{Mode: mode, Err: err})
+	}
+	if want != "" && want != Subreaper {
+		return fmt.Errorf("containment %s: this host has %s", want, trees.mode())
+	}
+	h.report.Mode = Subreaper
+	return nil
+}
+
+// mode is the mode that this host's cgroup trees allow, if any does.
+func (t hierarchies) mode() Mode {
+	root, hybrid := os.Geteuid() == 0, len(t.v1) > 0
+	switch {
+	case hybrid && root:
+		return HybridRoot
+	case hybrid:
+		return HybridDelegated
+	case root:
+		return CgroupRoot
+	}
+	return CgroupDelegated
+}
+
+// Mode is how builds are contained.
+func (h *Host) Mode() Mode { return h.report.Mode }
+
+// Report is what Open found out.
+func (h *Host) Report() Report { return h.report }
+
+// SetLimits changes the limits of builds that are created from now on.
+func (h *Host) SetLimits(l Limits) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cfg.Limits = l
+}
+
+// Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories.
+func (h *Host) Create(ctx context.Context, b Build) error {
+	if b.Name == "" || strings.ContainsRune(b.Name, '/') || strings.HasPrefix(b.Name, ".") || reserved(b.Name) {
+		return fmt.Errorf("create build %q: not a name that a cgroup can have", b.Name)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.builds[b.Name]; ok {
+		return fmt.Errorf("create build %s: it exists", b.Name)
+	}
+	nb := &build{Build: b, steps: map[string]*step{}}
+	var err error
+	if nb.user, nb.uidLock, err = h.users.take(); err != nil {
+		return fmt.Errorf("create build %s: %w", b.Name, err)
+	}
+	if err := h.prepare(nb); err != nil {
+		return errors.Join(fmt.Errorf("create build %s: %w", b.Name, err), nb.unlock())
+	}
+	h.builds[b.Name] = nb
+	return nil
+}
+
+func (h *Host) prepare(b *build) error {
+	if err := b.makeDirs(); err != nil {
+		return err
+	}
+	if h.tree == nil {
+		return nil
+	}
+	return h.tree.createBuild(b.groupName(), h.cfg.Limits)
+}
+
+// makeDirs makes what is shown as /tmp and /dev/shm, and gives the build's directories to its user.
+func (b *build) makeDirs() error {
+	for _, dir := range []string{b.Tmp, b.shm()} {
+		if dir == "" {
+			continue
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// As open as the directories that they stand for; Root keeps the host's other users out.
+		if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
+			return err
+		}
+	}
+	if b.user == nil || b.Root == "" {
+		return nil
+	}
+	return filepath.WalkDir(b.Root, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, b.user.UID, b.user.GID))
+	})
+}
+
+// shm is the directory that the steps see as /dev/shm.
+func (b *build) shm() string {
+	if b.Root == "" || b.Tmp == "" {
+		return ""
+	}
+	return filepath.Join(b.Root, "shm")
+}
+
+// unlock gives the build's uid back.
+func (b *build) unlock() error {
+	if b.uidLock == nil {
+		return nil
+	}
+	lock := b.uidLock
+	b.uidLock = nil
+	return lock.Close()
+}
+
+// Owner is the user and group to whom files of the build must belong; the runner's own where no other is set.
+func (h *Host) Owner(build string) (uid, gid int) {
+	if b := h.build(build); b != nil && b.user != nil {
+		return b.user.UID, b.user.GID
+	}
+	return os.Geteuid(), os.Getegid()
+}
+
+func (h *Host) build(name string) *build {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.builds[name]
+}
+
+// Harden keeps other processes of the runner's user from reading its memory and environment.
+func Harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the runner's memory unreadable: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountPlan is the view of the file system that the steps of one build share. Each command makes it anew in a
+// namespace of its own, out of the same directories, so that no namespace has to be kept alive, by whom or what
+// ever, and a mount that a step makes ends with it.
+type mountPlan struct {
+	// Root is the build's directory: it stays visible where it is, even below /tmp.
+	Root string
+	// Tmp and Shm are shown as /tmp and /dev/shm; empty leaves the host's.
+	Tmp, Shm string
+	Binds    []Bind
+	// ReadOnly are mount points (of cgroup trees) that become read-only.
+	ReadOnly []string
+}
+
+// apply moves the calling thread to a new mount namespace. A nil plan leaves it where it is.
+func (p *mountPlan) apply() error {
+	if p == nil {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make mount namespace: %w", err)
+	}
+	// Slave: what the host mounts or unmounts later is followed, what happens here stays here.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make mount namespace: %w", err)
+	}
+	for _, point := range p.ReadOnly {
+		if err := setReadOnly(point); err != nil {
+			return err
+		}
+	}
+	return p.bind()
+}
+
+// bind opens every source before the first mount hides any of them.
+func (p *mountPlan) bind() error {
+	binds := []Bind{}
+	if p.Shm != "" {
+		binds = append(binds, Bind{Source: p.Shm, Target: "/dev/shm"})
+	}
+	if p.Tmp != "" {
+		binds = append(binds, Bind{Source: p.Tmp, Target: "/tmp"})
+		if below(p.Root, "/tmp") {
+			binds = append(binds, Bind{Source: p.Root, Target: p.Root})
+		}
+	}
+	binds = append(binds, p.Binds...)
+	sources := make([]int, len(binds))
+	for i, b := range binds {
+		fd, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("bind over %s: %w", b.Target, &fs.PathError{Op: "open", Path: b.Source, Err: err})
+		}
+		sources[i] = fd
+	}
+	var failed error
+	for i, b := range binds {
+		if failed == nil {
+			failed = b.mount(sources[i], p.Tmp != "")
+		}
+		failed = errors.Join(failed, unix.Close(sources[i]))
+	}
+	return failed
+}
+
+// mount shows the open source at the target. Below a /tmp of our own the target is made first.
+func (b Bind) mount(source int, ownTmp bool) error {
+	if ownTmp && b.Target != "/tmp" && below(b.Target, "/tmp") {
+		if err := makeTarget(source, b.Target); err != nil {
+			return fmt.Errorf("bind over %s: %w", b.Target, err)
+		}
+	}
+	if err := unix.Mount("/proc/self/fd/"+itoa(source), b.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind %s over %s: %w", b.Source, b.Target, err)
+	}
+	if b.ReadOnly {
+		return setReadOnly(b.Target)
+	}
+	return nil
+}
+
+// makeTarget creates what the source can be mounted on: a directory or a file.
+func makeTarget(source int, target string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(source, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return os.MkdirAll(target, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// setReadOnly makes one mount read-only for this namespace and leaves its other flags alone.
+func setReadOnly(point string) error {
+	err := unix.MountSetattr(unix.AT_FDCWD, point, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if errors.Is(err, unix.ENOSYS) { // before Linux 5.12
+		var st unix.Statfs_t
+		if err = unix.Statfs(point, &st); err == nil {
+			keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
+			err = unix.Mount("", point, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|keep, "")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make %s read-only: %w", point, err)
+	}
+	return nil
+}
+
+// below says that path is dir or lies in it.
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}

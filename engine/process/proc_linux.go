@@ -1,0 +1,178 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+)
+
+// proc is one process as /proc shows it. PID and start together never come again, a PID alone does.
+type proc struct {
+	pid, ppid int
+	start     uint64 // in clock ticks after boot
+	zombie    bool
+}
+
+// clockTick is USER_HZ, which is 100 on every architecture that Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// readProc looks one process up; false means that there is none (any more).
+func readProc(pid int) (proc, bool) {
+	stat, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		return proc{}, false
+	}
+	// The second field is the command in brackets and may hold anything, brackets too.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return proc{}, false
+	}
+	ppid, err1 := strconv.Atoi(string(fields[1]))
+	start, err2 := strconv.ParseUint(string(fields[19]), 10, 64)
+	state := fields[0][0]
+	return proc{pid: pid, ppid: ppid, start: start, zombie: state == 'Z' || state == 'X'}, err1 == nil && err2 == nil
+}
+
+// readProcs is every living process of the host.
+func readProcs() (map[int]proc, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]proc{}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if p, ok := readProc(pid); ok && !p.zombie {
+			all[pid] = p
+		}
+	}
+	return all, nil
+}
+
+// same says that the PID still belongs to this process and that it is alive.
+func (p proc) same() bool {
+	now, ok := readProc(p.pid)
+	return ok && now.start == p.start && !now.zombie
+}
+
+// signal reaches this process only, never a later one with its PID. A process that is gone is no error.
+func (p proc) signal(sig unix.Signal) error {
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		if !p.same() {
+			return nil
+		}
+		err = unix.Kill(p.pid, sig)
+	} else if err == nil {
+		// From here on the descriptor stands for one process; same tells whether it is the one that we mean.
+		if p.same() {
+			err = unix.PidfdSendSignal(fd, sig, nil, 0)
+		}
+		err = errors.Join(err, unix.Close(fd))
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// marker returns the builds named in the process's environment: by MarkerEnv and by KeptMarkerEnv.
+func (p proc) marker() (build, kept string) {
+	environ, err := os.ReadFile(procPath(p.pid, "environ"))
+	if err != nil {
+		return "", "" // gone, or another user's
+	}
+	for _, assignment := range bytes.Split(environ, []byte{0}) {
+		if v, ok := bytes.CutPrefix(assignment, []byte(MarkerEnv+"=")); ok {
+			build = string(v)
+		}
+		if v, ok := bytes.CutPrefix(assignment, []byte(KeptMarkerEnv+"=")); ok {
+			kept = string(v)
+		}
+	}
+	return build, kept
+}
+
+// args is the process's command line; nil for a kernel thread and for one that is gone.
+func (p proc) args() []string {
+	cmdline, err := os.ReadFile(procPath(p.pid, "cmdline"))
+	if err != nil || len(cmdline) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+}
+
+// item describes the process to an operator. Arguments may be secrets and are not shown, except for the script that
+// an interpreter runs.
+func (p proc) item() leftover.Item {
+	command := "?"
+	if args := p.args(); len(args) > 0 {
+		command = args[0]
+		if len(args) > 1 && p.isFile(args[1]) {
+			command += " " + args[1]
+		}
+	} else if comm, err := os.ReadFile(procPath(p.pid, "comm")); err == nil {
+		command = strings.TrimSpace(string(comm))
+	}
+	if len(command) > 120 {
+		command = command[:120] + "..."
+	}
+	detail := strconv.Quote(command)
+	detail = detail[1 : len(detail)-1] // no control character of a command line reaches a log
+	if age, ok := p.age(); ok {
+		detail = fmt.Sprintf("%s, running for %s", detail, age.Round(100*time.Millisecond))
+	}
+	return leftover.Item{Kind: "process", Name: itoa(p.pid), Detail: detail}
+}
+
+func (p proc) isFile(name string) bool {
+	if name == "" || name[0] == '-' {
+		return false
+	}
+	if !filepath.IsAbs(name) {
+		name = procPath(p.pid, "cwd") + "/" + name
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func (p proc) age() (time.Duration, bool) {
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0, false
+	}
+	first, _, _ := strings.Cut(string(uptime), " ")
+	seconds, err := strconv.ParseFloat(first, 64)
+	age := time.Duration(seconds*float64(time.Second)) - time.Duration(p.start)*clockTick
+	return max(age, 0), err == nil
+}
+
+// items describes the processes that are still alive.
+func items(pids []int) []leftover.Item {
+	var found []leftover.Item
+	for _, pid := range pids {
+		if p, ok := readProc(pid); ok && !p.zombie {
+			found = append(found, p.item())
+		}
+	}
+	return found
+}
+
+func procPath(pid int, file string) string { return "/proc/" + itoa(pid) + "/" + file }

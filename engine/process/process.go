@@ -1,0 +1,149 @@
+package process
+
+import (
+	"io"
+	"strconv"
+	"syscall"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+)
+
+// Config is what an operator decides about every build of a [Host].
+type Config struct {
+	// Name is the folder that holds this runner's builds in the cgroup tree. Two runners on one host need two names,
+	// or each would sweep the other's builds. Empty means "cc-ci".
+	Name string
+
+	// Grace is how long a process may live after SIGTERM before it is killed. Zero means ten seconds.
+	Grace time.Duration
+
+	// User is whom the steps run as: empty for the runner's own user, a name, a uid, or a range of uids
+	// ("20000-20099") of which every running build gets one to itself.
+	User string
+
+	// Limits hold for each build as a whole.
+	Limits Limits
+
+	// KeepLeftovers lets what a step leaves running live until the build ends; otherwise EndStep kills it.
+	KeepLeftovers bool
+
+	// ShareMounts leaves the steps in the host's mount namespace: they share its /tmp and Binds have no effect.
+	ShareMounts bool
+
+	// Mode forces one way of containment. Empty means the best one that works here.
+	Mode Mode
+
+	// Helper is a program that calls [Main]. Empty means this very binary.
+	Helper string
+
+	// Logf, if set, is told what went wrong where no caller is there to be told.
+	Logf func(format string, args ...any)
+}
+
+// Limits of one build; zero means unlimited.
+type Limits struct {
+	// Memory is in bytes, swap included.
+	Memory int64
+	// CPUs is how many processors' worth of time the build may use.
+	CPUs float64
+	// PIDs is how many processes and threads may exist at once.
+	PIDs int64
+}
+
+// Build is one build as this package needs to know it.
+type Build struct {
+	// Name is the cgroup's name; it holds no slash.
+	Name string
+
+	// Root is the build's own directory. Home, Workspace and Tmp lie below it. They must exist, and they are given to
+	// the build's user by Create. Tmp is what the steps see as /tmp.
+	Root, Home, Workspace, Tmp string
+
+	// Binds are mounted in the steps' mount namespace.
+	Binds []Bind
+
+	// Keep lets the build's processes live on after Teardown.
+	Keep bool
+}
+
+// Bind shows the file or directory Source as Target, which must exist.
+type Bind struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// Command is one program call of a step.
+type Command struct {
+	Build, Step string
+
+	// Args is the program and its arguments. A program without a slash is looked up in the PATH of Env.
+	Args []string
+
+	// Dir is the working directory.
+	Dir string
+
+	// Env is the whole environment, but for the marker (see [MarkerEnv]).
+	Env []string
+
+	// Output takes stdout and stderr. It is not written to after Run has returned.
+	Output io.Writer
+}
+
+// Exit is how a command ended and what it used.
+type Exit struct {
+	// Code is the exit code; 128+n for a process ended by signal n.
+	Code int
+
+	// Signal is what ended the process, or zero.
+	Signal syscall.Signal
+
+	// OOM says that the kernel killed a process of the step for want of memory while the command ran.
+	OOM bool
+
+	// CPUSeconds is the processor time of the command and all it started. PeakMemory is the step's highest use in
+	// bytes. Zero where the host cannot tell.
+	CPUSeconds float64
+	PeakMemory int64
+
+	// Leftovers are the processes of the step that are still alive.
+	Leftovers []leftover.Item
+}
+
+// MarkerEnv and KeptMarkerEnv name the variable, added to every command's environment, whose value is the runner's
+// and the build's name (NAME/BUILD). Processes that left their cgroup, or never had one, are found by it. Those of a build with Keep carry the
+// second, so that no later sweep takes them for a leak.
+const (
+	MarkerEnv     = "CC_CI_BUILD"
+	KeptMarkerEnv = "CC_CI_KEPT_BUILD"
+)
+
+const (
+	defaultName  = "cc-ci"
+	defaultGrace = 10 * time.Second
+
+	// outputGrace is how long after a command's end its output may still be held open by others before the step goes
+	// on without them. It covers `> >(tee log)`, which a shell does not wait for.
+	outputGrace = time.Second
+
+	// killWait bounds the wait for killed processes to be gone: one in uninterruptible sleep never is.
+	killWait = 30 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = defaultName
+	}
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
+	}
+	if c.Helper == "" {
+		c.Helper = "/proc/self/exe"
+	}
+	if c.Logf == nil {
+		c.Logf = func(string, ...any) {}
+	}
+	return c
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

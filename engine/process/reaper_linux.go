@@ -1,0 +1,382 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+)
+
+// EndStep says which processes the step left running and, unless leftovers are kept until the build's end, ends them.
+func (h *Host) EndStep(ctx context.Context, buildName, stepName string) ([]leftover.Item, error) {
+	b := h.build(buildName)
+	if b == nil {
+		return nil, nil
+	}
+	b.mu.Lock()
+	s := b.steps[stepName]
+	b.mu.Unlock()
+	if s == nil {
+		return nil, nil
+	}
+	left, err := h.leftovers(b, s)
+	if !h.cfg.KeepLeftovers && len(left) > 0 && !b.Keep {
+		err = errors.Join(err, h.stopStep(ctx, b, s))
+	}
+	if err != nil {
+		return left, fmt.Errorf("end step %s: %w", stepName, err)
+	}
+	return left, nil
+}
+
+// stopStep asks the step's processes to end and kills them after the grace period.
+func (h *Host) stopStep(ctx context.Context, b *build, s *step) error {
+	if s.group != "" {
+		return h.stopGroup(ctx, s.group)
+	}
+	stuck, err := sweep(ctx, sweepPlan{find: func() ([]proc, error) { return stepProcs(b, s) }, grace: h.cfg.Grace, limit: killWait})
+	return errors.Join(err, unkillable(stuck))
+}
+
+// stopGroup ends all processes of a cgroup and waits until it is empty.
+func (h *Host) stopGroup(ctx context.Context, g cgroup) error {
+	pids, err := g.pids()
+	for _, pid := range pids {
+		if p, ok := readProc(pid); ok && p.in(g) {
+			_ = askToEnd(p) // another user's process cannot be asked, but is killed with its cgroup
+		}
+	}
+	empty, waitErr := g.waitEmpty(ctx, h.cfg.Grace)
+	if empty {
+		return errors.Join(err, waitErr)
+	}
+	err = errors.Join(err, waitErr, g.kill())
+	// From here on ctx is not asked: what was killed is gone in milliseconds, or never.
+	empty, waitErr = g.waitEmpty(context.WithoutCancel(ctx), killWait)
+	if !empty && waitErr == nil {
+		pids, waitErr = g.pids()
+		waitErr = errors.Join(waitErr, fmt.Errorf("%d killed processes do not die: %v", len(pids), pids))
+	}
+	return errors.Join(err, waitErr)
+}
+
+// in says that the process is in the cgroup or below it.
+func (p proc) in(g cgroup) bool {
+	text, err := os.ReadFile(procPath(p.pid, "cgroup"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			// The path is relative to the root of the tree, g to its mount; the build's part is in both.
+			return strings.Contains(path+"/", "/"+g.tail()+"/")
+		}
+	}
+	return false
+}
+
+// tail is the part of the path that is this runner's own: the folder's name and what is below.
+func (g cgroup) tail() string {
+	parts := strings.Split(string(g), "/")
+	return strings.Join(parts[max(0, len(parts)-2):], "/")
+}
+
+func unkillable(stuck []proc) error {
+	var err error
+	for _, p := range stuck {
+		err = errors.Join(err, fmt.Errorf("%s cannot be killed", p.item()))
+	}
+	return err
+}
+
+// stepPIDs are the processes of a step.
+func (h *Host) stepPIDs(b *build, s *step) ([]int, error) {
+	if s.group != "" {
+		return s.group.pids()
+	}
+	procs, err := stepProcs(b, s)
+	var pids []int
+	for _, p := range procs {
+		pids = append(pids, p.pid)
+	}
+	return pids, err
+}
+
+// stepProcs are the processes below the step's launchers.
+func stepProcs(b *build, s *step) ([]proc, error) {
+	b.mu.Lock()
+	runs := slices.Clone(s.runs)
+	b.mu.Unlock()
+	all, err := readProcs()
+	var found []proc
+	for _, r := range runs {
+		if !r.isGone() {
+			found = append(found, descendantsOf(all, r.cmd.Process.Pid)...)
+		}
+	}
+	return found, err
+}
+
+// isGone says that the PID is not the run's any more.
+func (r *run) isGone() bool {
+	select {
+	case <-r.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// Builds names the builds of this runner that have a cgroup or a process on this host.
+func (h *Host) Builds(ctx context.Context) ([]string, error) {
+	names := map[string]bool{}
+	h.mu.Lock()
+	for name := range h.builds {
+		names[name] = true
+	}
+	h.mu.Unlock()
+	var err error
+	for _, folder := range h.tree.folders() {
+		groups, listErr := folder.children()
+		err = errors.Join(err, listErr)
+		for _, g := range groups {
+			name := strings.TrimSuffix(g.name(), keepSuffix)
+			if !reserved(name) {
+				names[name] = true
+			}
+		}
+	}
+	all, scanErr := readProcs()
+	for _, p := range all {
+		marked, _ := p.marker()
+		if name, ok := strings.CutPrefix(marked, h.cfg.Name+"/"); ok && name != "" && p.pid != os.Getpid() {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), errors.Join(err, scanErr)
+}
+
+// folders are all directories that hold this runner's builds; none without cgroups.
+func (t *tree) folders() []cgroup {
+	if t == nil {
+		return nil
+	}
+	folders := []cgroup{t.folder}
+	for _, f := range t.v1 {
+		if !slices.Contains(folders, f) {
+			folders = append(folders, f)
+		}
+	}
+	return folders
+}
+
+// groups are the build's cgroups that exist, the version 2 one first.
+func (t *tree) groups(build string) []cgroup {
+	var found []cgroup
+	for _, folder := range t.folders() {
+		for _, suffix := range []string{"", keepSuffix} {
+			if g := folder.child(build + suffix); g.exists() {
+				found = append(found, g)
+			}
+		}
+	}
+	return found
+}
+
+// Remaining are the processes that the build still has, wherever they hid, and cgroups that could not be removed.
+func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, error) {
+	var pids []int
+	var left []leftover.Item
+	var err error
+	for _, g := range h.tree.groups(build) {
+		inside, listErr := g.pids()
+		pids, err = append(pids, inside...), errors.Join(err, listErr)
+		left = append(left, leftover.Item{Kind: "cgroup", Name: string(g)})
+	}
+	strays, findErr := h.strays(build)
+	for _, p := range strays {
+		pids = append(pids, p.pid)
+	}
+	slices.Sort(pids)
+	left = append(items(slices.Compact(pids)), left...)
+	if err = errors.Join(err, findErr); err != nil {
+		return left, fmt.Errorf("look for processes of %s: %w", build, err)
+	}
+	return left, nil
+}
+
+// Teardown ends every process of the build and removes its cgroups. What a build with Keep has running is moved aside
+// instead, and returned with a remark. It may be called for a build of an earlier run of this program.
+func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, error) {
+	b := h.build(name)
+	if b != nil {
+		b.mu.Lock()
+		b.closed = true // whoever is inside start has finished it now
+		b.mu.Unlock()
+	}
+	ended, err := h.endAll(ctx, name)
+	if b != nil {
+		err = errors.Join(err, b.release(ctx))
+	}
+	err = errors.Join(err, h.removeGroups(ctx, name))
+	if err != nil {
+		return ended, fmt.Errorf("end processes of %s: %w", name, err)
+	}
+	h.mu.Lock()
+	delete(h.builds, name)
+	h.mu.Unlock()
+	return ended, nil
+}
+
+// endAll ends what is in the build's cgroups and what is not.
+func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error) {
+	var ended []leftover.Item
+	var err error
+	for _, g := range h.tree.groups(name) {
+		pids, listErr := g.pids()
+		ended, err = append(ended, items(pids)...), errors.Join(err, listErr)
+		if strings.HasSuffix(g.name(), keepSuffix) {
+			err = errors.Join(err, g.moveAside())
+			continue
+		}
+		if strings.HasPrefix(string(g), string(h.tree.folder)) { // version 1 has no way to kill; its processes are the same
+			err = errors.Join(err, h.stopGroup(ctx, g))
+		}
+	}
+	grace := h.cfg.Grace
+	if h.tree != nil {
+		grace = 0 // whoever left the cgroup is not asked
+	}
+	strays, findErr := h.strays(name)
+	for _, p := range strays {
+		ended = append(ended, p.item())
+	}
+	if len(strays) > 0 {
+		var stuck []proc
+		stuck, findErr = sweep(ctx, sweepPlan{find: func() ([]proc, error) { return h.strays(name) }, grace: grace, limit: killWait})
+		err = errors.Join(err, unkillable(stuck))
+	}
+	return ended, errors.Join(err, findErr)
+}
+
+// moveAside moves the processes to a cgroup that no later teardown looks at.
+func (g cgroup) moveAside() error {
+	kept := cgroup(strings.TrimSuffix(string(g), keepSuffix) + keptSuffix)
+	for range 100 { // each round also moves what the last one's processes forked meanwhile
+		pids, err := g.pids()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if err := kept.create(); err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if err := kept.write("cgroup.procs", itoa(pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("keep process %d: %w", pid, err)
+			}
+		}
+	}
+	return fmt.Errorf("processes fork faster than they can be moved out of %s", g)
+}
+
+// strays are the build's processes outside its cgroup: marked in their environment, or below one that is, or below a
+// launcher. The launchers themselves go when their work is done.
+func (h *Host) strays(build string) ([]proc, error) {
+	all, err := readProcs()
+	if err != nil {
+		return nil, err
+	}
+	launchers := h.build(build).launchers()
+	found := map[int]proc{}
+	for pid := range launchers {
+		for _, p := range descendantsOf(all, pid) {
+			found[p.pid] = p
+		}
+	}
+	want := h.markerValue(build)
+	for _, p := range all {
+		if marked, _ := p.marker(); marked != want || launchers[p.pid] || p.pid == os.Getpid() {
+			continue
+		}
+		found[p.pid] = p
+		for _, below := range descendantsOf(all, p.pid) {
+			found[below.pid] = below
+		}
+	}
+	delete(found, os.Getpid())
+	return slices.Collect(maps.Values(found)), nil
+}
+
+// launchers are the processes that this runner has between itself and the build's commands.
+func (b *build) launchers() map[int]bool {
+	found := map[int]bool{}
+	if b == nil {
+		return found
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.steps {
+		for _, r := range s.runs {
+			if r.launcher && !r.isGone() {
+				found[r.cmd.Process.Pid] = true
+			}
+		}
+	}
+	return found
+}
+
+// release lets go of what the runner itself holds for the build: launchers, pipes, the uid.
+func (b *build) release(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var err error
+	for _, s := range b.steps {
+		for _, r := range s.runs {
+			err = errors.Join(err, r.letGo(), r.out.close())
+			select {
+			case <-r.gone:
+			case <-ctx.Done():
+				return errors.Join(err, fmt.Errorf("process %d is still there: %w", r.cmd.Process.Pid, context.Cause(ctx)))
+			}
+		}
+		s.runs = nil
+	}
+	return errors.Join(err, b.unlock())
+}
+
+// removeGroups removes the build's cgroups, and those of kept builds whose processes have ended.
+func (h *Host) removeGroups(ctx context.Context, build string) error {
+	var err error
+	for _, g := range h.tree.groups(build) {
+		err = errors.Join(err, g.removeSoon(ctx))
+	}
+	for _, folder := range h.tree.folders() {
+		groups, listErr := folder.children()
+		err = errors.Join(err, listErr)
+		for _, g := range groups {
+			if strings.HasSuffix(g.name(), keptSuffix) {
+				_ = g.remove() // fails, as it should, while something lives in it
+			}
+		}
+	}
+	return err
+}
+
+// removeSoon removes the cgroup, waiting for processes that are dead but not yet gone from it.
+func (g cgroup) removeSoon(ctx context.Context) error {
+	for deadline := time.Now().Add(killWait); ; {
+		err := g.remove()
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, 2*time.Millisecond)
+	}
+}

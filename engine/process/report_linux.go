@@ -1,0 +1,85 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// probeMounts finds out whether steps can have a mount namespace, by making one for a command that does nothing.
+func (h *Host) probeMounts(ctx context.Context) {
+	if h.cfg.ShareMounts {
+		return
+	}
+	h.report.PrivateMounts = true
+	b := &build{Build: Build{Name: probePrefix + "mounts"}, steps: map[string]*step{}}
+	o := h.orderFor(b, &step{}, Command{Args: []string{"/proc/self/exe", pauseRole}, Dir: "/"})
+	o.Mounts.Tmp = "/tmp" // over itself
+	o.Reaper, o.Join = false, nil
+	r, err := h.spawn(b, &step{}, o, nil)
+	if err == nil {
+		err = r.awaitProbe(ctx)
+	}
+	if err != nil {
+		h.report.PrivateMounts = false
+		h.warn("steps share this host's /tmp and see its cgroups and Docker socket as they are, because no mount "+
+			"namespace can be made: %v", err)
+	}
+}
+
+// awaitProbe waits for a command that ends by itself.
+func (r *run) awaitProbe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	var err error
+	select {
+	case res := <-r.ended:
+		err = res.err
+		if err == nil && res.exit.Code != 0 {
+			err = fmt.Errorf("the test command ended with code %d", res.exit.Code)
+		}
+	case <-ctx.Done():
+		err = errors.Join(context.Cause(ctx), r.cmd.Process.Kill())
+	}
+	err = errors.Join(err, r.letGo())
+	<-r.gone
+	return errors.Join(err, r.out.close())
+}
+
+func (h *Host) warn(format string, args ...any) {
+	h.report.Warnings = append(h.report.Warnings, fmt.Sprintf(format, args...))
+}
+
+// describe writes down what does not hold on this host.
+func (h *Host) describe() {
+	root := os.Geteuid() == 0
+	h.report.Isolated = (h.users != nil || !root) && h.report.PrivateMounts
+	if root && h.users == nil {
+		h.warn("steps run as root: what a build does is attributed to it, but a hostile one is not held back; " +
+			"name a user or a range of uids to run the steps as")
+	}
+	if h.tree != nil {
+		for _, p := range h.tree.problems {
+			h.warn("%s", p)
+		}
+	}
+	for _, s := range h.cfg.Limits.settings() {
+		if !slices.Contains(h.report.Controllers, s.controller) {
+			h.warn("the %s limit is set but cannot be enforced: no cgroup controller %s can be used here", s.controller, s.controller)
+		}
+	}
+}
+
+// Probe finds out what [Open] would, for a person who asks.
+func Probe(ctx context.Context, cfg Config) (Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	h, err := Open(ctx, cfg)
+	if err != nil {
+		return Report{}, err
+	}
+	return h.Report(), nil
+}

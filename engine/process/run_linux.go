@@ -1,0 +1,308 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+)
+
+// run is one command that was started.
+type run struct {
+	cmd *exec.Cmd
+	out *capture
+	// launcher says that cmd is one; control is closed to let it go.
+	launcher bool
+	control  *os.File
+	ended    chan result
+	gone     chan struct{} // the stub or launcher has been waited for
+}
+
+// result is how the command itself ended.
+type result struct {
+	exit Exit
+	err  error
+}
+
+// Run starts a command in its step's cgroup and waits for it. If ctx ends first, everything in the step is asked to
+// end, killed after the grace period, and the error is ctx's cause beside the Exit. An error without that is about
+// starting: the command did not run.
+//
+// What the command leaves running does not hold Run: it is listed in the Exit and lives until EndStep or Teardown.
+func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
+	if ctx.Err() != nil {
+		return Exit{}, context.Cause(ctx)
+	}
+	if len(c.Args) == 0 {
+		return Exit{}, fmt.Errorf("run step %s: no command", c.Step)
+	}
+	b := h.build(c.Build)
+	if b == nil {
+		return Exit{}, fmt.Errorf("run step %s: no build %s", c.Step, c.Build)
+	}
+	s, r, before, err := h.start(b, c)
+	if err != nil {
+		return Exit{}, fmt.Errorf("run step %s: %w", c.Step, err)
+	}
+	var cause error
+	var res result
+	select {
+	case res = <-r.ended:
+	case <-ctx.Done():
+		cause = context.Cause(ctx)
+		res = h.cancel(context.WithoutCancel(ctx), b, s, r)
+	}
+	outErr := r.out.finish()
+	if res.err != nil {
+		return Exit{}, errors.Join(cause, fmt.Errorf("run step %s: %w", c.Step, res.err), outErr)
+	}
+	exit := res.exit
+	if after := s.usage(); s.group != "" {
+		exit.CPUSeconds = float64(after.cpuMicros-before.cpuMicros) / 1e6
+		exit.OOM = after.oomKills > before.oomKills
+		exit.PeakMemory = after.peak
+	}
+	left, leftErr := h.leftovers(b, s)
+	exit.Leftovers = left
+	return exit, errors.Join(cause, outErr, leftErr)
+}
+
+// start starts the command, unless the build is being torn down.
+func (h *Host) start(b *build, c Command) (*step, *run, usage, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, nil, usage{}, errors.New("the build is being torn down")
+	}
+	s, err := h.step(b, c.Step)
+	if err != nil {
+		return nil, nil, usage{}, err
+	}
+	before := s.usage()
+	r, err := h.spawn(b, s, h.orderFor(b, s, c), c.Output)
+	if err != nil {
+		return nil, nil, usage{}, err
+	}
+	s.runs = append(s.runs, r)
+	return s, r, before, nil
+}
+
+// step makes the step on its first command. The caller holds b.mu.
+func (h *Host) step(b *build, name string) (*step, error) {
+	if s, ok := b.steps[name]; ok {
+		return s, nil
+	}
+	s := &step{}
+	if h.tree != nil {
+		var err error
+		if s, err = h.tree.createStep(b.groupName(), name); err != nil {
+			return nil, err
+		}
+	}
+	b.steps[name] = s
+	return s, nil
+}
+
+// orderFor says what the stub has to do for this command.
+func (h *Host) orderFor(b *build, s *step, c Command) order {
+	o := order{
+		Args: c.Args, Dir: c.Dir, Env: append([]string{h.marker(b)}, c.Env...),
+		User: b.user, NoNewPrivs: b.user != nil, Keep: b.Keep, Reaper: h.tree == nil,
+	}
+	for _, g := range s.v1 {
+		o.Join = append(o.Join, string(g.child("cgroup.procs")))
+	}
+	if h.report.PrivateMounts {
+		o.Mounts = &mountPlan{Root: b.Root, Tmp: b.Tmp, Shm: h.shmOf(b), Binds: b.Binds, ReadOnly: h.readOnly}
+		o.UserNamespace = os.Geteuid() != 0
+	}
+	return o
+}
+
+// shmOf is what is shown as /dev/shm, if this host has one to cover.
+func (h *Host) shmOf(b *build) string {
+	if !h.hasShm {
+		return ""
+	}
+	return b.shm()
+}
+
+// marker is the assignment that marks the build's processes.
+func (h *Host) marker(b *build) string {
+	name := MarkerEnv
+	if b.Keep {
+		name = KeptMarkerEnv
+	}
+	return name + "=" + h.markerValue(b.Name)
+}
+
+func (h *Host) markerValue(build string) string { return h.cfg.Name + "/" + build }
+
+// spawn starts the stub or the launcher with its order.
+func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error) {
+	paper, err := writeOrder(o)
+	if err != nil {
+		return nil, err
+	}
+	defer paper.Close()
+	statusRead, statusWrite, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer statusWrite.Close()
+	r := &run{ended: make(chan result, 1), gone: make(chan struct{})}
+	r.cmd = exec.Command(h.cfg.Helper, stubRole)
+	r.cmd.Dir, r.cmd.Env = "/", []string{h.marker(b), "GOMAXPROCS=1"} // one thread less under a limit on them
+	r.cmd.ExtraFiles = []*os.File{paper, statusWrite}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if o.Reaper || o.UserNamespace {
+		r.cmd.Args[1] = launchRole
+		controlRead, controlWrite, err := os.Pipe()
+		if err != nil {
+			return nil, errors.Join(err, statusRead.Close())
+		}
+		defer controlRead.Close()
+		r.launcher, r.control = true, controlWrite
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, controlRead)
+	}
+	if err := r.startIn(s.group, output); err != nil {
+		return nil, errors.Join(err, statusRead.Close(), r.letGo())
+	}
+	go r.wait(statusRead)
+	return r, nil
+}
+
+// startIn starts the process inside the cgroup, with its output captured.
+func (r *run) startIn(group cgroup, output io.Writer) error {
+	if group != "" {
+		dir, err := group.open()
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		r.cmd.SysProcAttr.UseCgroupFD, r.cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	out, pipe, err := newCapture(output)
+	if err != nil {
+		return err
+	}
+	r.cmd.Stdout, r.cmd.Stderr = pipe, pipe
+	err = errors.Join(r.cmd.Start(), pipe.Close())
+	if err != nil {
+		return errors.Join(err, out.close())
+	}
+	r.out = out
+	return nil
+}
+
+// letGo tells the launcher, if there is one, that nobody needs it any more.
+func (r *run) letGo() error {
+	if r.control == nil {
+		return nil
+	}
+	control := r.control
+	r.control = nil
+	return control.Close()
+}
+
+// wait learns how the command ended: from its own exit, or from what the launcher reports.
+func (r *run) wait(statuses *os.File) {
+	defer close(r.gone)
+	defer statuses.Close()
+	if !r.launcher {
+		waitErr := r.cmd.Wait()
+		res := readStatuses(statuses)
+		if res == nil {
+			res = &result{exit: r.ownExit(), err: notExit(waitErr)}
+		}
+		r.ended <- *res
+		return
+	}
+	res := readStatuses(statuses)
+	if res == nil {
+		// The launcher was killed, and whatever it had started goes on without it.
+		res = &result{exit: exitOf(syscall.WaitStatus(unix.SIGKILL))}
+	}
+	r.ended <- *res
+	_ = r.cmd.Wait() // the launcher's own end says nothing that its report did not
+}
+
+func (r *run) ownExit() Exit {
+	if r.cmd.ProcessState == nil {
+		return Exit{}
+	}
+	ws, _ := r.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return exitOf(ws)
+}
+
+// notExit drops the error that only says that the exit code was not zero.
+func notExit(err error) error {
+	if errors.As(err, new(*exec.ExitError)) {
+		return nil
+	}
+	return err
+}
+
+// readStatuses reads to the end what the stub and the launcher have to say; nil if that is nothing.
+func readStatuses(r io.Reader) *result {
+	var res *result
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		var s status
+		switch err := json.Unmarshal(lines.Bytes(), &s); {
+		case err != nil:
+			return &result{err: fmt.Errorf("read the launcher's report: %w", err)}
+		case s.Error != "":
+			return &result{err: errors.New(s.Error)}
+		case s.Ended:
+			res = &result{exit: exitOf(s.Wait)}
+			res.exit.CPUSeconds = s.CPUSeconds
+		}
+	}
+	return res
+}
+
+// writeOrder puts the order into a file that has no name.
+func writeOrder(o order) (*os.File, error) {
+	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("write order: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "order")
+	if err := json.NewEncoder(f).Encode(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("write order: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// cancel ends the step and waits for the command's end, which only an unkillable process can delay.
+func (h *Host) cancel(ctx context.Context, b *build, s *step, r *run) result {
+	err := h.stopStep(ctx, b, s)
+	timer := time.NewTimer(killWait)
+	defer timer.Stop()
+	select {
+	case res := <-r.ended:
+		res.err = errors.Join(res.err, err)
+		return res
+	case <-timer.C:
+		return result{err: errors.Join(err, fmt.Errorf("process %d does not die", r.cmd.Process.Pid))}
+	}
+}
+
+// leftovers are the step's processes that are alive.
+func (h *Host) leftovers(b *build, s *step) ([]leftover.Item, error) {
+	pids, err := h.stepPIDs(b, s)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	return items(pids), nil
+}

@@ -1,0 +1,236 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The hidden first arguments of the runner's binary.
+const (
+	stubRole   = "__cc-ci-stub"
+	launchRole = "__cc-ci-launch"
+	pauseRole  = "__cc-ci-pause"
+)
+
+// What a stub inherits: its order, where to say what went wrong, and, for a launcher, a pipe whose other end the
+// runner holds for as long as it lives.
+const (
+	orderFD   = 3
+	statusFD  = 4
+	controlFD = 5
+)
+
+// order is what a stub has to do. It travels in an unnamed file: a command's environment holds the build's secrets,
+// and it must not steer the stub, which may be root.
+type order struct {
+	Args []string
+	Dir  string
+	Env  []string
+
+	// Join are cgroup.procs files of version 1 cgroups.
+	Join []string `json:",omitempty"`
+
+	Mounts     *mountPlan `json:",omitempty"`
+	User       *identity  `json:",omitempty"`
+	NoNewPrivs bool       `json:",omitempty"`
+
+	// UserNamespace, Reaper and Keep are for the launcher: what it makes for the command, whether it stays as the
+	// parent of all orphans, and whether they live on when the runner is gone.
+	UserNamespace bool `json:",omitempty"`
+	Reaper        bool `json:",omitempty"`
+	Keep          bool `json:",omitempty"`
+}
+
+// status is what a stub or launcher writes to statusFD: an error, or how the launcher's command ended.
+type status struct {
+	Error      string
+	Ended      bool
+	Wait       syscall.WaitStatus
+	CPUSeconds float64
+}
+
+// Main plays the part of a stub if args (os.Args) name one; otherwise it returns false at once. A program that opens
+// a [Host] calls it before anything else, and ends with the exit code if handled.
+func Main(args []string) (handled bool, exit int) {
+	if len(args) < 2 {
+		return false, 0
+	}
+	var err error
+	switch args[1] {
+	case stubRole:
+		err = runStub()
+	case launchRole:
+		err = runLauncher()
+	case pauseRole:
+		_, err = io.Copy(io.Discard, os.Stdin)
+	default:
+		return false, 0
+	}
+	if err == nil {
+		return true, 0
+	}
+	reply(status{Error: err.Error()})
+	return true, 125
+}
+
+// reply writes to the status pipe. If that fails the runner is gone and nobody is left to be told.
+func reply(s status) {
+	if b, err := json.Marshal(s); err == nil {
+		_, _ = unix.Write(statusFD, append(b, '\n'))
+	}
+}
+
+func readOrder() (order, error) {
+	unix.CloseOnExec(orderFD)
+	unix.CloseOnExec(statusFD)
+	var o order
+	f := os.NewFile(orderFD, "order")
+	if f == nil {
+		return o, errors.New("this is not a command for people: it is started by the runner")
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return o, fmt.Errorf("read order: %w", err)
+	}
+	if err := json.NewDecoder(f).Decode(&o); err != nil {
+		return o, fmt.Errorf("read order: %w", err)
+	}
+	return o, nil
+}
+
+// runStub turns this process into the command. It only returns if that failed.
+func runStub() error {
+	o, err := readOrder()
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread() // what follows is the thread's: namespace, capabilities, and at last execve
+	for _, procs := range o.Join {
+		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	if err := o.Mounts.apply(); err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	if o.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
+	}
+	if err := o.User.assume(); err != nil {
+		return err
+	}
+	if o.UserNamespace {
+		if err := dropCapabilities(); err != nil {
+			return err
+		}
+	}
+	if err := os.Chdir(o.Dir); err != nil {
+		return err
+	}
+	path, err := lookPath(o.Args[0], o.Env)
+	if err != nil {
+		return err
+	}
+	if err := unix.Exec(path, o.Args, o.Env); err != nil {
+		return &os.PathError{Op: "exec", Path: path, Err: err}
+	}
+	return nil
+}
+
+// dropCapabilities gives up what the user namespace granted for the mounts.
+func dropCapabilities() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}
+
+// lookPath finds a program as a shell would, in the command's PATH and not in the runner's.
+func lookPath(program string, env []string) (string, error) {
+	if strings.ContainsRune(program, '/') {
+		return program, nil
+	}
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	for _, assignment := range env {
+		if v, ok := strings.CutPrefix(assignment, "PATH="); ok {
+			path = v
+		}
+	}
+	for _, dir := range filepath.SplitList(path) {
+		candidate := filepath.Join(dir, program)
+		if info, err := os.Stat(candidate); err == nil && info.Mode().IsRegular() && unix.Access(candidate, unix.X_OK) == nil {
+			return candidate, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not found in the step's PATH (%s)", program, path)
+}
+
+// runLauncher starts the stub as its child where the runner itself cannot: in a user namespace of its own, whose
+// maps a parent without a readable /proc entry may not write, or below a subreaper. It holds no secret but what the
+// command gets anyway.
+func runLauncher() error {
+	o, err := readOrder()
+	if err != nil {
+		return err
+	}
+	unix.CloseOnExec(controlFD)
+	if o.Reaper {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("become subreaper: %w", err)
+		}
+	}
+	stop := ignoreSignals()
+	defer stop()
+	cmd := exec.Command("/proc/self/exe", stubRole)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = []string{}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{os.NewFile(orderFD, "order"), os.NewFile(statusFD, "status")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if o.UserNamespace {
+		intoUserNamespace(cmd.SysProcAttr)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start in a user namespace: %w", err)
+	}
+	if err := releaseOutput(); err != nil {
+		return err
+	}
+	return reap(cmd.Process.Pid, o)
+}
+
+// intoUserNamespace keeps the ids as they are and grants what mounting needs.
+func intoUserNamespace(attr *syscall.SysProcAttr) {
+	uid, gid := os.Getuid(), os.Getgid()
+	attr.Cloneflags = unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
+}
+
+// releaseOutput lets go of the step's output, which is at an end when the command and its children are.
+func releaseOutput() error {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	return errors.Join(unix.Dup3(int(null.Fd()), 1, 0), unix.Dup3(int(null.Fd()), 2, 0))
+}

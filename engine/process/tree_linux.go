@@ -1,0 +1,269 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree is where the cgroups of this runner's builds are made: FOLDER/BUILD/STEP in the version 2 tree, and the same
+// in each version 1 tree that limits or counts.
+type tree struct {
+	folder cgroup
+	// controllers of version 2 that the builds get.
+	controllers []string
+	// v1 is the folder by controller.
+	v1 map[string]cgroup
+	// problems are why a controller is not available.
+	problems []string
+}
+
+// Names in the folder that are no builds, and what a build's cgroup is called if its processes are to be kept: while
+// the build runs, and afterwards. The name alone tells a runner that was restarted.
+const (
+	probePrefix = "probe-"
+	keepSuffix  = ".keep"
+	keptSuffix  = ".kept"
+	leafSuffix  = ".runner"
+)
+
+func reserved(name string) bool {
+	return strings.HasPrefix(name, probePrefix) || strings.HasSuffix(name, keepSuffix) || strings.HasSuffix(name, keptSuffix)
+}
+
+// groupName is the build's name in the folder.
+func (b *build) groupName() string {
+	if b.Keep {
+		return b.Name + keepSuffix
+	}
+	return b.Name
+}
+
+// stepName turns any text into a directory's name of its own.
+func stepName(step string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, step)
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(step)) // a hash never fails
+	return fmt.Sprintf("step-%.40s-%08x", clean, hash.Sum32())
+}
+
+// openTree makes the folder and proves on a child process that what is in it can be killed.
+func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error) {
+	if trees.unified == nil {
+		return nil, errors.New("no cgroup2 file system is mounted")
+	}
+	if trees.unified.own == "" {
+		return nil, errors.New("the runner's own cgroup is not visible in " + trees.unified.mount)
+	}
+	base := delegatedBase(cgroup(trees.unified.own), trees.unified.mount, cfg.Name)
+	t := &tree{folder: base.child(cfg.Name), v1: map[string]cgroup{}}
+	if err := t.folder.create(); err != nil {
+		return nil, err
+	}
+	if err := probeKill(ctx, cfg.Helper, t.folder); err != nil {
+		return nil, err
+	}
+	t.controllers, t.problems = enableControllers(base, t.folder, cfg.Name)
+	for _, h := range trees.v1 {
+		t.openV1(h, cfg.Name)
+	}
+	return t, nil
+}
+
+func (t *tree) openV1(h hierarchy, name string) {
+	var err error
+	folder := cgroup(h.own).child(name)
+	if h.own == "" {
+		err = errors.New("the runner's own cgroup is not visible in " + h.mount)
+	} else {
+		err = folder.create()
+	}
+	if err != nil {
+		t.problems = append(t.problems, fmt.Sprintf("controllers %s: %v", strings.Join(h.controllers, ","), err))
+		return
+	}
+	for _, c := range h.controllers {
+		t.v1[c] = folder
+	}
+}
+
+// names are the controllers that work here.
+func (t *tree) names() []string {
+	names := slices.Clone(t.controllers)
+	for c := range t.v1 {
+		names = append(names, c)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// delegatedBase is the top of what was handed to the runner: its own cgroup, or the one above if the service manager
+// put the runner into a leaf of the subtree that it delegates, or an earlier start did.
+func delegatedBase(own cgroup, mount, name string) cgroup {
+	parent := cgroup(filepath.Dir(string(own)))
+	if string(own) == mount {
+		return own
+	}
+	if filepath.Base(string(own)) == name+leafSuffix {
+		return parent
+	}
+	for _, attribute := range []string{"user.delegate", "trusted.delegate"} { // set by systemd
+		value := make([]byte, 8)
+		if n, err := unix.Getxattr(string(parent), attribute, value); err == nil && string(value[:n]) == "1" {
+			return parent
+		}
+	}
+	if os.Geteuid() != 0 && unix.Access(string(parent.child("cgroup.procs")), unix.W_OK) == nil {
+		return parent
+	}
+	return own
+}
+
+// enableControllers hands the version 2 controllers that the base has down to the builds' folder.
+func enableControllers(base, folder cgroup, name string) (enabled, problems []string) {
+	available, err := base.read("cgroup.controllers")
+	if err != nil {
+		return nil, []string{fmt.Sprintf("controllers: %v", err)}
+	}
+	for _, c := range []string{"memory", "pids", "cpu"} {
+		if !slices.Contains(strings.Fields(available), c) {
+			continue
+		}
+		if err := enableController(base, folder, name, c); err != nil {
+			problems = append(problems, fmt.Sprintf("controller %s: %v", c, err))
+			continue
+		}
+		enabled = append(enabled, c)
+	}
+	return enabled, problems
+}
+
+// enableController moves the runner out of the way if it has to: a cgroup that hands controllers down may hold no
+// process of its own.
+func enableController(base, folder cgroup, name, controller string) error {
+	err := base.write("cgroup.subtree_control", "+"+controller)
+	if errors.Is(err, unix.EBUSY) {
+		leaf := base.child(name + leafSuffix)
+		if err := leaf.create(); err != nil {
+			return err
+		}
+		if err := leaf.write("cgroup.procs", itoa(os.Getpid())); err != nil {
+			return err
+		}
+		err = base.write("cgroup.subtree_control", "+"+controller)
+		if errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("%s holds other processes beside the runner: start the runner in a cgroup of its own", base)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return folder.write("cgroup.subtree_control", "+"+controller)
+}
+
+// probeKill starts a child inside a new cgroup and kills it through the cgroup.
+func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
+	group := folder.child(probePrefix + itoa(os.Getpid()))
+	if err := group.create(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, group.remove()) }()
+	fd, err := group.open()
+	if err != nil {
+		return err
+	}
+	defer fd.Close()
+	cmd := exec.CommandContext(ctx, helper, pauseRole)
+	cmd.Env, cmd.Dir = []string{}, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(fd.Fd())}
+	stdin, err := cmd.StdinPipe() // held open: the child waits for its end
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start a process in a cgroup: %w", err)
+	}
+	err = group.kill()
+	if err != nil {
+		err = errors.Join(err, cmd.Process.Kill())
+	}
+	var died *exec.ExitError
+	if waitErr := cmd.Wait(); !errors.As(waitErr, &died) {
+		err = errors.Join(err, fmt.Errorf("a killed process ended with: %w", waitErr))
+	}
+	empty, waitErr := group.waitEmpty(ctx, killWait)
+	if !empty && waitErr == nil {
+		waitErr = errors.New("a killed cgroup does not become empty")
+	}
+	return errors.Join(err, waitErr)
+}
+
+// open returns the directory, for starting processes in it.
+func (g cgroup) open() (*os.File, error) {
+	fd, err := unix.Open(string(g), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: string(g), Err: err}
+	}
+	return os.NewFile(uintptr(fd), string(g)), nil
+}
+
+// createBuild makes a build's cgroups and sets its limits.
+func (t *tree) createBuild(name string, l Limits) error {
+	group := t.folder.child(name)
+	if err := group.create(); err != nil {
+		return err
+	}
+	for _, c := range t.controllers {
+		// So that each step is counted by itself.
+		if err := group.write("cgroup.subtree_control", "+"+c); err != nil {
+			return err
+		}
+	}
+	for _, s := range l.settings() {
+		if err := t.limit(name, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createStep makes a step's cgroups.
+func (t *tree) createStep(build, name string) (*step, error) {
+	s := &step{group: t.folder.child(build).child(stepName(name))}
+	if err := s.group.create(); err != nil {
+		return nil, err
+	}
+	if slices.Contains(t.controllers, "memory") {
+		s.memory = s.group
+	}
+	for controller, folder := range t.v1 {
+		// Memory is always counted; the others are there only if they limit the build.
+		if controller != "memory" && !folder.child(build).exists() {
+			continue
+		}
+		g := folder.child(build).child(stepName(name))
+		if err := os.MkdirAll(string(g), 0o755); err != nil {
+			return nil, err
+		}
+		s.v1 = append(s.v1, g)
+		if controller == "memory" {
+			s.memory = g
+		}
+	}
+	return s, nil
+}

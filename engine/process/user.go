@@ -1,0 +1,90 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// identity is whom a command runs as.
+type identity struct {
+	UID, GID int
+	// Groups are the supplementary groups; root's is never among them.
+	Groups []int
+}
+
+// users is who the steps of builds may run as: one user for all, or one uid of a range for each build.
+type users struct {
+	shared      *identity
+	first, last int // the range, if shared is nil
+}
+
+// parseUser reads a name, a uid, or a range FIRST-LAST of uids. Nothing means the runner's own user and returns nil.
+func parseUser(text string) (*users, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if first, last, ok := strings.Cut(text, "-"); ok {
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 == nil && err2 == nil {
+			if from < 1 || to < from || to-from > 65535 {
+				return nil, fmt.Errorf("user %q: a range is FIRST-LAST, with uids above 0 and the last not below the first", text)
+			}
+			return &users{first: from, last: to}, nil
+		}
+	}
+	who, err := lookupUser(text)
+	if err != nil {
+		return nil, err
+	}
+	if who.UID == 0 {
+		return nil, fmt.Errorf("user %q is root: name a user without its rights, or leave the setting empty", text)
+	}
+	return &users{shared: who}, nil
+}
+
+// lookupUser finds a user's id and own groups. A bare uid without an entry has a group of the same number.
+func lookupUser(text string) (*identity, error) {
+	uid, notNumber := strconv.Atoi(text)
+	entry, err := user.Lookup(text)
+	if err != nil && notNumber == nil {
+		entry, err = user.LookupId(text)
+		if errors.As(err, new(user.UnknownUserIdError)) {
+			if uid < 0 {
+				return nil, fmt.Errorf("user %q: a uid is not negative", text)
+			}
+			return &identity{UID: uid, GID: uid, Groups: []int{uid}}, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", text, err)
+	}
+	names, err := entry.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("groups of user %q: %w", text, err)
+	}
+	who := &identity{}
+	if who.UID, err = strconv.Atoi(entry.Uid); err != nil {
+		return nil, fmt.Errorf("user %q: %w", text, err)
+	}
+	if who.GID, err = strconv.Atoi(entry.Gid); err != nil {
+		return nil, fmt.Errorf("user %q: %w", text, err)
+	}
+	for _, name := range names {
+		gid, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("groups of user %q: %w", text, err)
+		}
+		if gid != 0 && !slices.Contains(who.Groups, gid) {
+			who.Groups = append(who.Groups, gid)
+		}
+	}
+	if who.GID == 0 {
+		return nil, fmt.Errorf("user %q has root's group as its own: name one that has not", text)
+	}
+	return who, nil
+}

@@ -1,0 +1,107 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// uidLocks is where a file per uid of a range is locked by the build that has it. All runners of a host share it.
+const uidLocks = "/run/cc-ci-uids"
+
+// assume makes the calling process this user, for good. Nil stays who it is.
+func (who *identity) assume() error {
+	if who == nil {
+		return nil
+	}
+	if err := syscall.Setgroups(who.Groups); err != nil {
+		return fmt.Errorf("become uid %d: set groups: %w", who.UID, err)
+	}
+	if err := syscall.Setresgid(who.GID, who.GID, who.GID); err != nil {
+		return fmt.Errorf("become uid %d: set gid: %w", who.UID, err)
+	}
+	if err := syscall.Setresuid(who.UID, who.UID, who.UID); err != nil {
+		return fmt.Errorf("become uid %d: %w", who.UID, err)
+	}
+	return nil
+}
+
+// take returns the identity for one more build. The lock, if any, is released by closing it.
+func (u *users) take() (*identity, *os.File, error) {
+	if u == nil {
+		return nil, nil, nil
+	}
+	if u.shared != nil {
+		return u.shared, nil, nil
+	}
+	if err := os.Mkdir(uidLocks, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, nil, fmt.Errorf("lock a uid: %w", err)
+	}
+	for uid := u.first; uid <= u.last; uid++ {
+		lock, err := lockUID(uid)
+		if err != nil {
+			return nil, nil, err
+		}
+		if lock != nil {
+			return &identity{UID: uid, GID: uid, Groups: []int{uid}}, lock, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("no uid of the range %d-%d is free: widen it or lower the capacity", u.first, u.last)
+}
+
+// lockUID returns nil if another build has the uid, or processes of an earlier one still do.
+func lockUID(uid int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(uidLocks, itoa(uid)), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock uid %d: %w", uid, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		var used []proc
+		if used, err = procsOf(uid); err == nil && len(used) == 0 {
+			return f, nil
+		}
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = nil
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// procsOf are the living processes of a user. The owner of /proc/PID would not do: it is root for a process that
+// made itself non-dumpable.
+func procsOf(uid int) ([]proc, error) {
+	all, err := readProcs()
+	var found []proc
+	for _, p := range all {
+		if p.uid() == uid {
+			found = append(found, p)
+		}
+	}
+	return found, err
+}
+
+// uid is the real user of the process, or -1.
+func (p proc) uid() int {
+	text, err := os.ReadFile(procPath(p.pid, "status"))
+	if err != nil {
+		return -1
+	}
+	for line := range strings.Lines(string(text)) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			if fields := strings.Fields(ids); len(fields) > 0 {
+				if uid, err := strconv.Atoi(fields[0]); err == nil {
+					return uid
+				}
+			}
+		}
+	}
+	return -1
+}
