@@ -14,7 +14,8 @@ type Reaper interface {
 	Builds(ctx context.Context) ([]string, error)
 
 	// Teardown removes what the build holds and waits until it is gone. It returns what it removed even when it
-	// also returns an error.
+	// also returns an error. Of a build that is exempt from teardown it removes nothing that the pipeline made, and
+	// returns what it let live.
 	Teardown(ctx context.Context, build string) ([]leftover.Item, error)
 
 	// Remaining looks again, from scratch, and returns what the build still holds: empty means clean.

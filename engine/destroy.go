@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Destroy removes everything of the build from the host and looks again whether it is gone. It needs nothing but
+// the build's name, so that the process which recovers a crash can call it as well as the one that ran the build,
+// and it may be called again. The report is never nil. The error is a *LeakError when something survived; other
+// errors say what kept teardown from working or from knowing.
+func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
+	started := time.Now()
+	report := &Report{Build: name}
+	if err := e.locks.take(name); err != nil {
+		return report, err
+	}
+	keep := e.kept(name)
+	var errs []error
+	for _, reaper := range e.reapers {
+		if err := e.reap(ctx, reaper, keep, report); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if e.config.Docker != nil {
+		if err := e.config.Docker.Detach(name); err != nil {
+			errs = append(errs, fmt.Errorf("close the build's Docker socket: %w", err))
+		}
+	}
+	report.Finished = time.Now()
+	report.Seconds = report.Finished.Sub(started).Seconds()
+	if len(report.Survivors) > 0 {
+		errs = append(errs, &LeakError{Build: name, Items: report.Survivors})
+	}
+	if err := e.reports.save(report); err != nil {
+		errs = append(errs, err)
+	}
+	return report, errors.Join(append(errs, e.forget(name))...)
+}
+
+// reap asks one reaper to tear the build down, and then what is left. Of a build that is exempt, a reaper's Teardown
+// lets everything live and returns what that is.
+func (e *Engine) reap(ctx context.Context, reaper Reaper, keep bool, report *Report) error {
+	removed, err := reaper.Teardown(ctx, report.Build)
+	switch {
+	case reaper == Reaper(e.config.Workspaces):
+		report.Removed = append(report.Removed, removed...)
+	case keep:
+		report.Kept = append(report.Kept, removed...)
+	default:
+		report.Leftovers = append(report.Leftovers, removed...)
+	}
+	left, errLeft := reaper.Remaining(ctx, report.Build)
+	report.Survivors = append(report.Survivors, left...)
+	return errors.Join(err, errLeft)
+}
+
+// forget drops what this process knows of the build.
+func (e *Engine) forget(name string) error {
+	e.mu.Lock()
+	delete(e.builds, name)
+	e.mu.Unlock()
+	return e.locks.release(name)
+}
+
+// Sweep destroys every build on this host that no living process runs: what a crash left. It is called at start,
+// before the first build. The reports are those of builds of which something was found.
+func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
+	names, errs := e.found(ctx)
+	var reports []*Report
+	for _, name := range names {
+		if e.Busy(name) {
+			continue
+		}
+		report, err := e.Destroy(ctx, name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sweep build %s: %w", name, err))
+		}
+		if report.found() {
+			reports = append(reports, report)
+		}
+	}
+	return reports, errors.Join(errs...)
+}
+
+// found names every build that some reaper or a lock file knows, in order.
+func (e *Engine) found(ctx context.Context) ([]string, []error) {
+	names, err := e.locks.builds()
+	var errs []error
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, reaper := range e.reapers {
+		builds, err := reaper.Builds(ctx)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look for builds: %w", err))
+		}
+		names = append(names, builds...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), errs
+}
+
+// found says whether the teardown had anything to do or to tell.
+func (r *Report) found() bool {
+	return len(slices.Concat(r.Leftovers, r.Removed, r.Kept, r.Survivors)) > 0
+}

@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+)
+
+func TestDestroyOfNothingAndTwice(t *testing.T) {
+	e := newEngine(t, nil)
+	spec := newSpec(e, 1, "true")
+	if report, err := e.Destroy(t.Context(), spec.Build); err != nil || report.found() {
+		t.Errorf("destroying nothing: %+v, %v", report, err)
+	}
+	setUp(t, e, spec)
+	for range 2 {
+		if _, err := e.Destroy(t.Context(), spec.Build); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// stubborn is a Reaper of a thing that cannot be removed.
+type stubborn struct{ item leftover.Item }
+
+func (s stubborn) Builds(context.Context) ([]string, error) { return nil, nil }
+
+func (s stubborn) Teardown(context.Context, string) ([]leftover.Item, error) {
+	return nil, errors.New("it does not let go")
+}
+
+func (s stubborn) Remaining(context.Context, string) ([]leftover.Item, error) {
+	return []leftover.Item{s.item}, nil
+}
+
+func TestSurvivorsAreALeak(t *testing.T) {
+	e := newEngine(t, nil)
+	spec := newSpec(e, 1, "true")
+	if err := e.Setup(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	e.reapers = append(e.reapers, stubborn{leftover.Item{Kind: "volume", Name: "data", Detail: "in use"}})
+	report, err := e.Destroy(t.Context(), spec.Build)
+	var leak *LeakError
+	if !errors.As(err, &leak) || len(leak.Items) != 1 || leak.Items[0].Name != "data" {
+		t.Fatalf("the error is %v", err)
+	}
+	if len(report.Survivors) != 1 {
+		t.Errorf("the report is %+v", report)
+	}
+	if _, err := os.Lstat(spec.Root); !errors.Is(err, os.ErrNotExist) {
+		t.Error("one reaper's failure kept the others from their work")
+	}
+}
+
+func TestReportsAreKeptAndPruned(t *testing.T) {
+	e := newEngine(t, nil)
+	for stage := range int64(4) {
+		spec := newSpec(e, stage, "true")
+		if err := e.Setup(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Destroy(t.Context(), spec.Build); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(e.config.ReportDir, "*.json"))
+	if err != nil || len(files) != 2 {
+		t.Errorf("there are %v, %v; want the two newest", files, err)
+	}
+}
+
+// TestSweepAfterACrash runs a build in a child process, kills that, and sweeps; a build that lives is left alone.
+func TestSweepAfterACrash(t *testing.T) {
+	e := newEngine(t, nil)
+	crashed, alive := newSpec(e, 1, "true"), newSpec(e, 2, "true")
+	setUp(t, e, alive)
+	if err := os.MkdirAll(crashed.Workspace, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), holdEnv+"="+e.config.LockDir, "BUILD="+crashed.Build)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
+		t.Fatalf("the child says %q, %v", line, err)
+	}
+	if reports, err := e.Sweep(t.Context()); err != nil || len(reports) != 0 {
+		t.Errorf("while both live, the sweep found %+v, %v", reports, err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // it was killed, which Wait reports as an error
+	reports, err := e.Sweep(t.Context())
+	if err != nil || len(reports) != 1 || reports[0].Build != crashed.Build {
+		t.Errorf("after the crash, the sweep found %+v, %v", reports, err)
+	}
+	if _, err := os.Lstat(crashed.Root); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the crashed build's directory is still there")
+	}
+	if _, err := os.Lstat(alive.Root); err != nil {
+		t.Errorf("the living build was swept away: %v", err)
+	}
+}

@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+)
+
+// Docker gives each build a Docker socket of its own and removes what was made through it. engine/swarm satisfies
+// it; without one, steps see no Docker settings from the runner.
+type Docker interface {
+	Reaper
+
+	// Attach opens the build's socket and returns its path; an empty path means that the build uses the host's.
+	Attach(ctx context.Context, build DockerBuild) (socket string, err error)
+
+	// Detach closes the socket. It is called after teardown, when no process of the build is left.
+	Detach(build string) error
+}
+
+// DockerBuild is what Docker needs to know of a build.
+type DockerBuild = struct {
+	// Name and Labels go on everything that the build makes.
+	Name   string
+	Labels map[string]string
+
+	// Root, Workspace and Tmp are the build's directories; what a step calls /tmp is Tmp on the host.
+	Root, Workspace, Tmp string
+
+	// Keep exempts the build from policy and removal.
+	Keep bool
+}
+
+// Config is what an Engine is made of.
+type Config struct {
+	// Workspaces removes the builds' directories; Processes runs and ends their commands. Both are required.
+	Workspaces *Workspaces
+	Processes  *process.Host
+
+	// Docker may be nil.
+	Docker Docker
+
+	// LockDir holds one lock file a running build; runners that share a host must share it.
+	LockDir string
+
+	// ReportDir keeps the newest teardown reports as JSON, KeepReports of them. Empty: none are kept.
+	ReportDir   string
+	KeepReports int
+
+	// Keep says whether a repository (owner/name) is exempt from teardown (DRONE_RUNNER_KEEP). May be nil.
+	Keep func(repo string) bool
+
+	// Limits returns the limits in force; it is asked at each step, so that a reload takes effect. May be nil.
+	Limits func() Limits
+
+	// Log is the runner's own log.
+	Log *logrus.Entry
+}
+
+// Limits are the limits that the engine itself enforces; those of the cgroup are engine/process's.
+type Limits struct {
+	// StepTimeout ends a step; zero means never.
+	StepTimeout time.Duration
+
+	// DiskBytes ends a step when the workspace is larger; zero means no limit.
+	DiskBytes int64
+}
+
+// Engine sets builds up, runs their steps, tears them down and proves that nothing is left.
+type Engine struct {
+	config  Config
+	reapers []Reaper
+	locks   *locks
+	reports reports
+
+	mu     sync.Mutex
+	builds map[string]*build
+}
+
+// build is what the engine remembers of a build between Setup and Destroy.
+type build struct {
+	socket string
+	keep   bool
+}
+
+// New makes an engine. It changes nothing on the host but for making the lock directory.
+func New(config Config) (*Engine, error) {
+	held, err := newLocks(config.LockDir)
+	if err != nil {
+		return nil, err
+	}
+	if config.Limits == nil {
+		config.Limits = func() Limits { return Limits{} }
+	}
+	if config.Keep == nil {
+		config.Keep = func(string) bool { return false }
+	}
+	e := &Engine{
+		config:  config,
+		locks:   held,
+		reports: reports{dir: config.ReportDir, keep: max(config.KeepReports, 1)},
+		builds:  map[string]*build{},
+	}
+	// The order matters: processes could make new objects, and everything else lies below the workspace.
+	e.reapers = append(e.reapers, config.Processes)
+	if config.Docker != nil {
+		e.reapers = append(e.reapers, config.Docker)
+	}
+	e.reapers = append(e.reapers, config.Workspaces)
+	return e, nil
+}
+
+// Setup makes the stage's directories, files, cgroup and Docker socket. After an error, Destroy removes what it
+// had made.
+func (e *Engine) Setup(ctx context.Context, spec *Spec) error {
+	if err := e.locks.take(spec.Build); err != nil {
+		return err
+	}
+	b := &build{keep: e.config.Keep(spec.Repo)}
+	e.mu.Lock()
+	e.builds[spec.Build] = b
+	e.mu.Unlock()
+	if err := makeDirectories(spec); err != nil {
+		return err
+	}
+	if err := writeFiles(spec.Root, spec.Files, nil); err != nil {
+		return err
+	}
+	for link, target := range spec.Links {
+		if err := os.Symlink(target, link); err != nil {
+			return fmt.Errorf("make a symbolic link (DRONE_RUNNER_SYMLINKS): %w", err)
+		}
+	}
+	return e.attach(ctx, spec, b)
+}
+
+// attach makes the build's cgroup and, where there is Docker, its socket.
+func (e *Engine) attach(ctx context.Context, spec *Spec, b *build) error {
+	place := process.Build{
+		Name: spec.Build, Root: spec.Root, Home: spec.Home, Workspace: spec.Workspace, Tmp: spec.Tmp, Keep: b.keep,
+	}
+	if e.config.Docker != nil {
+		socket, err := e.config.Docker.Attach(ctx, DockerBuild{
+			Name: spec.Build, Labels: spec.Labels, Root: spec.Root, Workspace: spec.Workspace, Tmp: spec.Tmp, Keep: b.keep,
+		})
+		if err != nil {
+			return fmt.Errorf("open the build's Docker socket: %w", err)
+		}
+		b.socket = socket
+	}
+	if _, err := os.Stat(dockerSocket); err == nil && b.socket != "" {
+		place.Binds = append(place.Binds, process.Bind{Source: b.socket, Target: dockerSocket})
+	}
+	if err := e.config.Processes.Create(ctx, place); err != nil {
+		return fmt.Errorf("prepare the build's processes: %w", err)
+	}
+	if b.socket == "" {
+		return nil
+	}
+	uid, gid := e.config.Processes.Owner(spec.Build)
+	if err := os.Chown(b.socket, uid, gid); err != nil {
+		return fmt.Errorf("hand the Docker socket to the build's user: %w", err)
+	}
+	return nil
+}
+
+// dockerSocket is where tools that ignore DOCKER_HOST look; /var/run is a link to /run.
+const dockerSocket = "/run/docker.sock"
+
+// makeDirectories makes the root, which only its owner may enter, and what lies below it.
+func makeDirectories(spec *Spec) error {
+	if err := os.MkdirAll(filepath.Dir(spec.Root), 0o755); err != nil {
+		return fmt.Errorf("create the directory for workspaces (DRONE_RUNNER_ROOT): %w", err)
+	}
+	if err := os.Mkdir(spec.Root, 0o700); err != nil {
+		return fmt.Errorf("create the build's directory: %w", err)
+	}
+	for _, dir := range []string{spec.Home, spec.Workspace, spec.Scripts, spec.Tmp} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("create the build's directories: %w", err)
+		}
+	}
+	// Sticky and open to all, as /tmp is.
+	if err := os.Chmod(spec.Tmp, os.ModeSticky|0o777); err != nil {
+		return fmt.Errorf("open the build's /tmp: %w", err)
+	}
+	return nil
+}
+
+// kept says whether the build is exempt from teardown. After a restart the Reapers themselves still know it: what
+// they hold of such a build carries a mark.
+func (e *Engine) kept(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.builds[name]
+	return b != nil && b.keep
+}
+
+// Busy says whether a living process on this host runs the build.
+func (e *Engine) Busy(name string) bool {
+	if e.locks.holds(name) {
+		return true
+	}
+	if err := e.locks.take(name); err != nil {
+		return errors.Is(err, errBusy)
+	}
+	return e.locks.release(name) != nil
+}
