@@ -37,6 +37,9 @@ type call struct {
 	// empty is what 204 means: an answer for the long polls, a fault everywhere else.
 	empty bool
 
+	// versioned says that the call can lose a lock; from any other call a 409 is a fault like a 500.
+	versioned bool
+
 	// optional says that the server may not know this call at all, so that a 404 is an answer.
 	optional bool
 
@@ -113,11 +116,7 @@ func (c *Client) exchange(ctx context.Context, cl *call) (int, *Error) {
 
 	switch {
 	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNoContent:
-		fault := c.statusFault(res, body)
-		if cl.optional && fault.Err == ErrNoEndpoint {
-			fault.kind = answered
-		}
-		return 0, fault
+		return 0, c.statusFault(cl, res, body)
 	case err != nil:
 		return 0, c.networkFault(fmt.Errorf("read the answer: %w", err))
 	case int64(len(body)) > cl.max:

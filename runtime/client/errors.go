@@ -71,8 +71,23 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %v (HTTP %d)", e.Op, e.Err, e.Status)
 }
 
-// Unwrap gives the reason.
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap gives the reason and, where there was an answer, its status.
+func (e *Error) Unwrap() []error {
+	if e.Status == 0 {
+		return []error{e.Err}
+	}
+	return []error{e.Err, status(e.Status)}
+}
+
+// status is the HTTP status of a fault that was answered. Callers find it as `interface{ StatusCode() int }` with
+// errors.As; an error without one had no answer.
+type status int
+
+// Error names the status.
+func (s status) Error() string { return fmt.Sprintf("HTTP %d", int(s)) }
+
+// StatusCode is the status.
+func (s status) StatusCode() int { return int(s) }
 
 // LockError is a stage's report that the server refused because its version of the stage has moved on. It is an
 // ErrOptimisticLock, and an ErrCancelled where the server has ended the stage.

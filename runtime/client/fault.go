@@ -30,7 +30,7 @@ func (c *Client) networkFault(err error) *Error {
 }
 
 // statusFault is an answer other than 200 and 204.
-func (c *Client) statusFault(res *http.Response, body []byte) *Error {
+func (c *Client) statusFault(cl *call, res *http.Response, body []byte) *Error {
 	fault := &Error{Status: res.StatusCode, kind: passing}
 	text := c.clean(string(body[:min(len(body), maxText)]))
 	switch code := res.StatusCode; {
@@ -38,11 +38,15 @@ func (c *Client) statusFault(res *http.Response, body []byte) *Error {
 		fault.kind, fault.Err = standing, ErrUnauthorized
 	case code == http.StatusNotFound:
 		fault.kind, fault.Err = standing, ErrNoEndpoint
+		if cl.optional {
+			fault.kind = answered
+		}
 	case code >= 300 && code < 400:
 		fault.kind, fault.Err = standing, redirectError(res)
-	case code == http.StatusConflict:
+	case code == http.StatusConflict && cl.versioned:
 		fault.kind, fault.Err = answered, ErrOptimisticLock
-	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests:
+	case code == http.StatusConflict || code == http.StatusRequestTimeout ||
+		code == http.StatusTooEarly || code == http.StatusTooManyRequests:
 		fault.Err = textError(text)
 	case code >= 500:
 		fault.kind, fault.Err = serverFault(text)

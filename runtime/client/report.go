@@ -85,7 +85,7 @@ func (c *Client) putStage(op string, next *drone.Stage) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl.op, cl.limit = op, c.timing.Report
+	cl.op, cl.limit, cl.versioned = op, c.timing.Report, true
 	return cl, nil
 }
 

@@ -25,7 +25,7 @@ func (c *Client) Accept(ctx context.Context, stage *drone.Stage) error {
 	if err != nil {
 		return err
 	}
-	cl.op, cl.patience = fmt.Sprintf("accept stage %d", stage.ID), c.timing.Patience
+	cl.op, cl.patience, cl.versioned = fmt.Sprintf("accept stage %d", stage.ID), c.timing.Patience, true
 	err = c.persist(ctx, cl)
 	if errors.Is(err, ErrOptimisticLock) {
 		return c.refused(ctx, cl, stage)

@@ -27,7 +27,7 @@ func (c *Client) UpdateStep(ctx context.Context, step *drone.Step) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		cl.op = op
+		cl.op, cl.versioned = op, true
 		err = c.persist(ctx, cl)
 		lost += cl.lost
 		switch {
@@ -49,7 +49,7 @@ func (c *Client) UpdateStep(ctx context.Context, step *drone.Step) error {
 // would show twice, and the whole log is stored by Upload anyway. An error comes after a pause that grows with each
 // one in a row.
 func (c *Client) Batch(ctx context.Context, step int64, lines []*drone.Line) error {
-	cl, err := c.jsonCall(http.MethodPost, fmt.Sprintf("/step/%d/logs/batch", step), lines, nil)
+	cl, err := c.jsonCall(http.MethodPost, fmt.Sprintf("/step/%d/logs/batch", step), lines, emptyAnswer)
 	if err != nil {
 		return fmt.Errorf("send log lines of step %d: %w", step, err)
 	}
@@ -65,6 +65,7 @@ func (c *Client) Upload(ctx context.Context, step int64, lines []*drone.Line) er
 		method: http.MethodPost,
 		path:   fmt.Sprintf("/step/%d/logs/upload", step),
 		stream: func() io.Reader { return &lineReader{lines: lines} },
+		decode: emptyAnswer,
 		limit:  c.timing.Report,
 		max:    maxAnswer,
 	}
