@@ -1,0 +1,41 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+// accept makes an offered stage ours. The intent is on disk first: a stage that was accepted is never offered again,
+// whatever becomes of this process.
+func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error) {
+	mine := *offer
+	mine.Machine = r.cfg.Machine
+	rec := &record{journal: r.journal, entry: &entry{
+		Phase: phaseIntent, Build: engine.BuildName(r.cfg.Address, offer.ID), Offered: offer.Version, Stage: &mine,
+		Since: time.Now().Unix(),
+	}}
+	if err := rec.change(func(*entry) {}); err != nil {
+		return nil, fmt.Errorf("stages are not taken while the journal cannot be written: %w", err)
+	}
+	accepted := mine
+	if err := r.cfg.Server.Accept(ctx, &accepted); err != nil {
+		if ctx.Err() != nil {
+			return nil, err // it may be ours: the next start finds out
+		}
+		return nil, errors.Join(err, rec.remove())
+	}
+	pickup := time.Since(time.Unix(max(offer.Created, offer.Updated), 0))
+	r.cfg.Hooks.accepted(max(pickup, 0))
+	err := rec.change(func(e *entry) { e.Phase, e.Stage = phaseAccepted, &accepted })
+	if err != nil {
+		// The stage is ours and goes on; a crash now would find it by the intent.
+		r.log.WithError(err).Error("the journal cannot be written")
+	}
+	return rec, nil
+}

@@ -1,0 +1,89 @@
+package runtime
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// report tells the server how the stage ended. What it does not take in time goes on in the background, so that the
+// slot is free.
+func (s *stage) report() {
+	ctx, done := s.reportTime()
+	defer done()
+	told := make(chan struct{})
+	go func() { s.reports.Wait(); close(told) }()
+	steps, stepsDone := context.WithTimeout(ctx, s.timing.stepsLimit)
+	defer stepsDone()
+	select {
+	case <-told:
+	case <-steps.Done():
+		s.stopReports()
+		<-told
+	}
+	if err := s.rep.deliver(ctx); err != nil {
+		s.log.WithError(err).Warn("the server does not take the end of the stage yet; trying on in the background")
+		s.outbox.add(s.rep)
+		return
+	}
+	s.outbox.forget(s.rep)
+}
+
+// reportTime is the time that the stage's last reports may take: plenty, but next to none when the runner is stopping
+// and the server does not answer. What is not told then is told after the next start.
+func (s *stage) reportTime() (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.timing.hold)
+	var watched sync.WaitGroup
+	watched.Go(func() {
+		select {
+		case <-s.stopping:
+		case <-ctx.Done():
+			return
+		}
+		limit := time.Now().Add(s.timing.stopHold)
+		for sleep(ctx, s.timing.stopped/5) {
+			if s.pulse.stuck() || time.Now().After(limit) {
+				cancel()
+			}
+		}
+	})
+	return ctx, func() { cancel(); watched.Wait() }
+}
+
+// pulse knows whether the server answers reports.
+type pulse struct {
+	mu     sync.Mutex
+	slow   time.Duration // a call that takes longer counts as not answered
+	next   int
+	begun  map[int]time.Time
+	failed bool // the last call that ended was not answered
+}
+
+func newPulse(slow time.Duration) *pulse { return &pulse{slow: slow, begun: map[int]time.Time{}} }
+
+// call notes how f fares.
+func (p *pulse) call(f func() error) error {
+	p.mu.Lock()
+	id := p.next
+	p.next++
+	p.begun[id] = time.Now()
+	p.mu.Unlock()
+	err := f()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.begun, id)
+	p.failed = err != nil
+	return err
+}
+
+// stuck tells whether the server is away, as far as can be seen.
+func (p *pulse) stuck() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, begun := range p.begun {
+		if time.Since(begun) > p.slow {
+			return true
+		}
+	}
+	return p.failed
+}

@@ -1,0 +1,71 @@
+package runtime
+
+import (
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+// Hooks are told what happens, for metrics. Any of them may be nil; they are called from several goroutines.
+type Hooks struct {
+	// Polled is told each answer to a request for a stage.
+	Polled func(err error)
+
+	// Accepted is told how long a stage waited between being ready and being accepted, to the second of the
+	// server's clock.
+	Accepted func(pickup time.Duration)
+
+	// StepEnded and StageEnded are told each end.
+	StepEnded  func(StepEnd)
+	StageEnded func(StageEnd)
+
+	// TornDown is told what each teardown found; the error is nil when nothing is left.
+	TornDown func(*engine.Report, error)
+}
+
+// StepEnd is how a step ended.
+type StepEnd struct {
+	Repo, Stage, Step string
+	Status            string
+	ExitCode          int
+	Took              time.Duration
+	CPUSeconds        float64
+	PeakMemory        int64
+}
+
+// StageEnd is how a stage ended.
+type StageEnd struct {
+	Repo, Stage string
+	Status      string
+	Took        time.Duration
+}
+
+func (h Hooks) polled(err error) {
+	if h.Polled != nil {
+		h.Polled(err)
+	}
+}
+
+func (h Hooks) accepted(pickup time.Duration) {
+	if h.Accepted != nil {
+		h.Accepted(pickup)
+	}
+}
+
+func (h Hooks) stepEnded(e StepEnd) {
+	if h.StepEnded != nil {
+		h.StepEnded(e)
+	}
+}
+
+func (h Hooks) stageEnded(e StageEnd) {
+	if h.StageEnded != nil {
+		h.StageEnded(e)
+	}
+}
+
+func (h Hooks) tornDown(r *engine.Report, err error) {
+	if h.TornDown != nil {
+		h.TornDown(r, err)
+	}
+}

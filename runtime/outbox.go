@@ -1,0 +1,104 @@
+package runtime
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// outbox holds the stages that have ended here and that the server does not know to have ended. It delivers them while
+// polling goes on.
+type outbox struct {
+	mu   sync.Mutex
+	list []*reporter
+	wake chan struct{}
+	log  *logrus.Entry
+	time *timing
+}
+
+func newOutbox(log *logrus.Entry, t *timing) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), log: log, time: t}
+}
+
+// add hands the stage over.
+func (o *outbox) add(rep *reporter) {
+	o.mu.Lock()
+	o.list = append(o.list, rep)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// waiting is how many stages are not delivered.
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.list)
+}
+
+// run delivers until the context ends.
+func (o *outbox) run(ctx context.Context) {
+	pause := &pauses{next: o.time.retry, max: o.time.retryMax}
+	for ctx.Err() == nil {
+		if o.waiting() == 0 {
+			pause.next = o.time.retry
+			select {
+			case <-o.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if !o.round(ctx) && !pause.wait(ctx) {
+			return
+		}
+	}
+}
+
+// round tries each stage once. It returns whether all are delivered.
+func (o *outbox) round(ctx context.Context) bool {
+	o.mu.Lock()
+	due := o.list
+	o.list = nil
+	o.mu.Unlock()
+	var rest []*reporter
+	for _, rep := range due {
+		if !o.deliver(ctx, rep) {
+			rest = append(rest, rep)
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = append(o.list, rest...)
+	return len(rest) == 0
+}
+
+// deliver tries one stage and forgets it when it is delivered, or when it is so old that the server has given it up.
+func (o *outbox) deliver(ctx context.Context, rep *reporter) bool {
+	limited, done := context.WithTimeout(ctx, o.time.delivery)
+	defer done()
+	err := rep.deliver(limited)
+	var age time.Duration
+	var over bool
+	rep.rec.read(func(e *entry) { age, over = time.Since(time.Unix(max(e.Since, e.Stage.Stopped), 0)), e.Over })
+	switch {
+	case err == nil, over && age > o.time.giveUpSteps:
+	case age > o.time.giveUp:
+		rep.log.WithError(err).Error("giving up on a stage that the server does not take")
+	default:
+		rep.log.WithError(err).Debug("the server does not take the end of a stage yet")
+		return false
+	}
+	o.forget(rep)
+	return true
+}
+
+// forget removes the journal's entry.
+func (o *outbox) forget(rep *reporter) {
+	if err := rep.rec.remove(); err != nil {
+		rep.log.WithError(err).Error("the journal entry of a finished stage cannot be removed")
+	}
+}

@@ -1,0 +1,164 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/drone/drone-go/drone"
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
+)
+
+// restartedText is the error of a stage that a crash of the runner cut short.
+const restartedText = "the runner restarted while this stage ran"
+
+// Recover ends what an earlier process left: it removes from the host what the builds in the journal hold, and tells
+// the server how they ended. What the server does not take at once goes on in the background of Run. Call it before
+// Run. An error means that something is left on the host; the runner can work all the same.
+func (r *Runner) Recover(ctx context.Context) error {
+	entries, damaged, err := r.journal.load()
+	if err != nil {
+		return err
+	}
+	for _, d := range damaged {
+		r.log.WithError(d.err).WithField("file", d.path).Error("a journal file cannot be read; it was set aside")
+		err = errors.Join(err, r.salvage(ctx, d))
+	}
+	first, done := context.WithTimeout(ctx, r.timing.recover)
+	defer done()
+	var sent sync.WaitGroup
+	for _, e := range entries {
+		rep := r.newReporter(&record{journal: r.journal, entry: e}, r.log.WithField("stage", e.Stage.ID))
+		err = errors.Join(err, r.clear(ctx, rep))
+		sent.Go(func() {
+			if !r.outbox.deliver(first, rep) {
+				r.outbox.add(rep)
+			}
+		})
+	}
+	sent.Wait()
+	return errors.Join(err, r.removeStraySpools())
+}
+
+// clear removes from the host what the build holds and puts into the entry how its stage is to be reported.
+func (r *Runner) clear(ctx context.Context, rep *reporter) error {
+	e := rep.rec.entry
+	if e.Phase == phaseEnded || e.Phase == phaseIntent {
+		return nil
+	}
+	limited, done := context.WithTimeout(ctx, r.cfg.TeardownTimeout)
+	defer done()
+	report, err := r.cfg.Engine.Destroy(limited, e.Build)
+	r.cfg.Hooks.tornDown(report, err)
+	if ctx.Err() != nil {
+		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
+	}
+	leak := r.cfg.Leaks(report, err)
+	r.tell(ctx, rep, report)
+	rep.note(func(e *entry) { restarted(e, leak) })
+	rep.log.WithFields(logrus.Fields{"repo": e.Repo, "name": e.Stage.Name}).Warn(restartedText)
+	if leak != nil {
+		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
+	}
+	return nil
+}
+
+// tell writes into the log of the teardown step what the crash had left.
+func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report) {
+	e := rep.rec.entry
+	if len(e.Steps) == 0 || report == nil {
+		return
+	}
+	last := e.Steps[len(e.Steps)-1]
+	if last.ID == 0 || last.Status != drone.StatusPending {
+		return
+	}
+	rep.note(func(e *entry) { e.begin(last.Name) })
+	log, err := logs.Open(ctx, logs.Config{
+		Dir: r.journal.spool(e.Stage.ID), StepID: last.ID, Name: last.Name, Sink: r.cfg.Server, Log: rep.log,
+	})
+	if err != nil {
+		rep.log.WithError(err).Warn("the teardown has no log")
+		return
+	}
+	for _, line := range append([]string{restartedText}, report.Lines()...) {
+		say(log, line)
+	}
+	limited, done := context.WithTimeout(ctx, r.timing.announce)
+	defer done()
+	if err := log.Close(limited); err != nil {
+		rep.log.WithError(err).Debug("the log stays on disk until the server takes it")
+	}
+}
+
+// restarted ends the stage in the entry: what ran has an error, what did not is skipped.
+func restarted(e *entry, leak error) {
+	for i, s := range e.Steps {
+		teardown := i == len(e.Steps)-1
+		switch {
+		case teardown && leak != nil:
+			e.end(s.Name, outcome{status: drone.StatusFailing, code: 1, text: leak.Error()})
+		case teardown:
+			e.end(s.Name, outcome{status: drone.StatusPassing})
+		case s.Status == drone.StatusRunning:
+			e.end(s.Name, outcome{status: drone.StatusError, code: exitNotRun, text: restartedText})
+		}
+	}
+	e.skipPending("")
+	text := restartedText
+	if leak != nil {
+		text = joinText(text, leak.Error())
+	}
+	e.conclude(drone.StatusError, text)
+	e.Phase = phaseEnded
+}
+
+// claim decides about a stage of which only the intent is known: the process ended before it knew whether Accept had
+// made the stage ours. It is ours if it has our name and stands as Accept leaves it.
+func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
+	var stage drone.Stage
+	var offered int64
+	r.rec.read(func(e *entry) { stage, offered = *e.Stage, e.Offered })
+	now, err := r.server.Detail(ctx, &stage)
+	if err != nil {
+		return false, fmt.Errorf("find out whether the stage was accepted: %w", err)
+	}
+	if now.Stage.Machine != stage.Machine || now.Stage.Status != drone.StatusPending || now.Stage.Version != offered+1 {
+		return false, nil
+	}
+	return true, r.rec.change(func(e *entry) {
+		e.Stage = now.Stage
+		e.Stage.Steps = nil
+		e.Repo = now.Repo.Slug
+		restarted(e, nil)
+	})
+}
+
+// salvage does what can be done for a stage whose journal file was damaged: nothing of it stays on the host.
+func (r *Runner) salvage(ctx context.Context, d damage) error {
+	if d.stage == 0 {
+		return nil
+	}
+	limited, done := context.WithTimeout(ctx, r.cfg.TeardownTimeout)
+	defer done()
+	report, err := r.cfg.Engine.Destroy(limited, engine.BuildName(r.cfg.Address, d.stage))
+	r.cfg.Hooks.tornDown(report, err)
+	return r.cfg.Leaks(report, err)
+}
+
+// removeStraySpools removes spooled logs that no entry names any more.
+func (r *Runner) removeStraySpools() error {
+	dirs, err := os.ReadDir(filepath.Join(r.journal.dir, "spool"))
+	for _, d := range dirs {
+		if _, fault := os.Stat(filepath.Join(r.journal.stages(), d.Name()+".json")); errors.Is(fault, os.ErrNotExist) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(r.journal.dir, "spool", d.Name())))
+		}
+	}
+	return err
+}

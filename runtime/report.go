@@ -1,0 +1,268 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/drone/drone-go/drone"
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
+)
+
+// reporter tells the server what happens to one stage, and keeps in the record what it told.
+//
+// The server counts versions, and a cancel counts as a change. After a cancel nothing but `killed` may be sent, or the
+// build turns green again: of the steps, only the teardown is reported then, because the server has ended the others.
+type reporter struct {
+	server Server
+	rec    *record
+	log    *logrus.Entry
+	timing *timing
+	pulse  *pulse
+
+	// turn lets one report of the stage itself through at a time; it is a channel so that waiting can be given up.
+	turn chan struct{}
+
+	// onCancel is called when the server turns out to have ended the build.
+	onCancel func()
+}
+
+func (r *Runner) newReporter(rec *record, log *logrus.Entry) *reporter {
+	return &reporter{
+		server: r.cfg.Server, rec: rec, log: log, timing: r.timing, pulse: r.pulse,
+		turn: make(chan struct{}, 1),
+	}
+}
+
+// register puts the stage to running and learns the ids of its steps.
+func (r *reporter) register(ctx context.Context) error {
+	if !r.take(ctx) {
+		return context.Cause(ctx)
+	}
+	defer r.give()
+	var stage *drone.Stage
+	r.rec.read(func(e *entry) { stage = e.snapshot() })
+	stage.Status = drone.StatusRunning
+	if err := r.server.Update(ctx, stage); err != nil {
+		if errors.Is(err, client.ErrCancelled) {
+			r.cancelled()
+		}
+		return fmt.Errorf("register the steps: %w", err)
+	}
+	// The ids are on disk before anything happens in their name.
+	return r.rec.change(func(e *entry) {
+		e.Phase = phaseRunning
+		e.Stage.Status, e.Stage.Version, e.Stage.Updated = drone.StatusRunning, stage.Version, stage.Updated
+		for i, s := range stage.Steps {
+			e.Steps[i].ID, e.Steps[i].Version, e.Steps[i].Number = s.ID, s.Version, s.Number
+		}
+	})
+}
+
+// beat confirms that the build lives. It returns an error when there was no clear answer.
+func (r *reporter) beat(ctx context.Context) error {
+	if !r.take(ctx) {
+		return context.Cause(ctx)
+	}
+	defer r.give()
+	var stage drone.Stage
+	var due bool
+	r.rec.read(func(e *entry) {
+		stage = *e.Stage
+		due = e.Phase == phaseRunning && !e.Cancelled
+	})
+	if !due {
+		return nil
+	}
+	err := r.server.Heartbeat(ctx, &stage)
+	var lock *client.LockError
+	switch {
+	case err == nil:
+		r.note(func(e *entry) { e.Stage.Version, e.Stage.Updated = stage.Version, stage.Updated })
+		return nil
+	case ctx.Err() != nil:
+		return err
+	case errors.As(err, &lock) && lock.Server != nil && !final(lock.Server.Status):
+		r.note(func(e *entry) { e.Stage.Version = lock.Server.Version })
+		return nil
+	case errors.Is(err, client.ErrOptimisticLock):
+		r.cancelled()
+		return nil
+	}
+	return err
+}
+
+// cancelled keeps that the server has ended the build, and ends the stage here.
+func (r *reporter) cancelled() {
+	r.note(func(e *entry) { e.Cancelled = true })
+	if r.onCancel != nil {
+		r.onCancel()
+	}
+}
+
+// step reports a step as it is now in the record. It returns an error only if a later attempt could do better: a lost
+// lock is given up, because the server has another end of the step than ours.
+func (r *reporter) step(ctx context.Context, name string) error {
+	step, mute := r.current(name)
+	if mute {
+		return nil
+	}
+	err := r.pulse.call(func() error { return r.server.UpdateStep(ctx, &step) })
+	switch {
+	case err == nil:
+		r.note(func(e *entry) { e.step(name).Version = step.Version })
+	case ctx.Err() != nil:
+		return err
+	case errors.Is(err, client.ErrOptimisticLock):
+		r.ended(ctx)
+	default:
+		r.log.WithError(err).WithField("step", name).Warn("the server does not take the report of a step; it shows an older state of it")
+	}
+	return nil
+}
+
+// current is a copy of the step, and whether nothing is to be said of it.
+func (r *reporter) current(name string) (drone.Step, bool) {
+	var step drone.Step
+	r.rec.read(func(e *entry) {
+		if s := e.step(name); s != nil {
+			step = s.Step
+		}
+	})
+	return step, step.ID == 0 || r.mute(name)
+}
+
+// mute tells whether the build was cancelled and the step is one that the server has ended itself.
+func (r *reporter) mute(name string) (mute bool) {
+	r.rec.read(func(e *entry) { mute = e.Cancelled && name != e.Steps[len(e.Steps)-1].Name })
+	return mute
+}
+
+// ended finds out whether a lost lock of a step comes from a cancel.
+func (r *reporter) ended(ctx context.Context) {
+	var stage drone.Stage
+	var running, cancelled bool
+	r.rec.read(func(e *entry) { stage, running, cancelled = *e.Stage, e.Phase == phaseRunning, e.Cancelled })
+	switch {
+	case cancelled:
+	case running:
+		if err := r.beat(ctx); err != nil {
+			r.log.WithError(err).Debug("the server did not confirm that the build lives")
+		}
+	default:
+		now, err := r.server.Detail(ctx, &stage)
+		if err == nil && final(now.Stage.Status) {
+			r.cancelled()
+		}
+	}
+}
+
+// finish reports the stage's end. It is safe to repeat: an end that the server has already is a success.
+func (r *reporter) finish(ctx context.Context) error {
+	if !r.take(ctx) {
+		return context.Cause(ctx)
+	}
+	defer r.give()
+	pause := r.timing.pauses()
+	for tries := 0; ; tries++ {
+		stage, unsure := r.end()
+		err := r.pulse.call(func() error { return r.server.Update(ctx, stage) })
+		if err == nil {
+			return nil
+		}
+		var lock *client.LockError
+		switch errors.As(err, &lock); {
+		case errors.Is(err, client.ErrGone), lock != nil && lock.Server != nil && lock.Server.Machine != stage.Machine:
+			r.log.WithError(err).Warn("the server has no such stage of this runner any more")
+			return nil
+		case lock == nil || lock.Server == nil:
+			r.note(func(e *entry) { e.Unsure = true })
+			return fmt.Errorf("report the end of the stage: %w", err)
+		}
+		if lock.Server.Status == stage.Status && (unsure || stage.Status != drone.StatusKilled) {
+			return nil
+		}
+		r.note(func(e *entry) {
+			e.Cancelled = e.Cancelled || final(lock.Server.Status)
+			e.Stage.Version = lock.Server.Version
+		})
+		if tries > 0 && !pause.wait(ctx) {
+			return fmt.Errorf("report the end of the stage: %w", err)
+		}
+	}
+}
+
+// end is the stage as finish sends it, and whether an earlier attempt may have been applied.
+func (r *reporter) end() (*drone.Stage, bool) {
+	var stage drone.Stage
+	var unsure bool
+	r.rec.read(func(e *entry) {
+		stage, unsure = *e.Stage, e.Unsure
+		if e.Cancelled {
+			stage.Status = drone.StatusKilled
+		}
+	})
+	stage.Steps = nil
+	return &stage, unsure
+}
+
+// deliver says all that the server does not know yet of a stage that has ended here: the rest of the logs, the ends of
+// the steps, the end of the stage. It returns nil when nothing is left to say. No log of the stage may be open.
+func (r *reporter) deliver(ctx context.Context) error {
+	var intent bool
+	r.rec.read(func(e *entry) { intent = e.Phase == phaseIntent })
+	if intent {
+		if ours, err := r.claim(ctx); err != nil || !ours {
+			return err
+		}
+	}
+	var id int64
+	var open []string
+	var over bool
+	r.rec.read(func(e *entry) {
+		id, over = e.Stage.ID, e.Over
+		for _, s := range e.Steps {
+			if !s.Reported {
+				open = append(open, s.Name)
+			}
+		}
+	})
+	limited, done := context.WithTimeout(ctx, r.timing.stepsLimit)
+	_, err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
+	for _, name := range open {
+		fault := r.step(limited, name)
+		if fault == nil {
+			r.note(func(e *entry) { e.step(name).Reported = true })
+		}
+		err = errors.Join(err, fault)
+	}
+	done()
+	if !over {
+		if fault := r.finish(ctx); fault != nil {
+			return errors.Join(err, fault)
+		}
+		r.note(func(e *entry) { e.Over = true })
+	}
+	return err
+}
+
+// note changes the record. What cannot be written is said: the stage goes on, but a crash now would forget it.
+func (r *reporter) note(f func(*entry)) {
+	if err := r.rec.change(f); err != nil {
+		r.log.WithError(err).Error("the journal cannot be written; a crash of the runner now would lose this stage")
+	}
+}
+
+func (r *reporter) take(ctx context.Context) bool {
+	select {
+	case r.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *reporter) give() { <-r.turn }

@@ -1,0 +1,227 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+// Runner takes stages from a server and runs them.
+//
+// Make one with New, call Recover for what an earlier process left, then Run.
+type Runner struct {
+	cfg     Config
+	log     *logrus.Entry
+	timing  *timing
+	journal *journal
+	outbox  *outbox
+	procs   *semaphore.Weighted
+	peers   peers
+	pulse   *pulse
+
+	draining  chan struct{} // closed by Drain
+	drainOnce sync.Once
+	stopping  chan struct{} // closed when running stages are cut
+	stopOnce  sync.Once
+
+	mu       sync.Mutex
+	capacity int
+	slots    int           // how many slots are open
+	resized  chan struct{} // closed and replaced when the capacity changes
+	bounds   Limits
+	running  map[int64]*stage
+	poll     Poll
+}
+
+// New opens the journal. It fails when another runner uses the same state directory.
+func New(cfg Config) (*Runner, error) {
+	cfg = cfg.withDefaults()
+	journal, err := openJournal(cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	t := defaultTiming()
+	r := &Runner{
+		cfg: cfg, log: cfg.Log, timing: t, journal: journal,
+		outbox: newOutbox(cfg.Log, t), pulse: newPulse(t.stopped),
+		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
+		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{},
+	}
+	if cfg.MaxProcs > 0 {
+		r.procs = semaphore.NewWeighted(cfg.MaxProcs)
+	}
+	return r, nil
+}
+
+// Close gives the state directory back. Run must have returned.
+func (r *Runner) Close() error { return r.journal.Close() }
+
+// Run polls and runs stages until the context ends or Drain was called and all stages have ended. The end of the
+// context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time.
+func (r *Runner) Run(ctx context.Context) error {
+	polling, stopPolling := context.WithCancel(ctx)
+	defer stopPolling()
+	builds, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+
+	var beside sync.WaitGroup
+	over := make(chan struct{})
+	beside.Go(func() { r.outbox.run(background) })
+	beside.Go(func() {
+		r.awaitStop(ctx, over, stopPolling)
+		r.stopOnce.Do(func() { close(r.stopping) })
+		cut(engine.ErrStopped)
+	})
+	r.keepSlots(polling, builds)
+	close(over)
+	stopBackground()
+	beside.Wait()
+	return nil
+}
+
+// awaitStop returns when running stages are to be cut, or all have ended.
+func (r *Runner) awaitStop(ctx context.Context, over <-chan struct{}, stopPolling func()) {
+	select {
+	case <-r.draining:
+	case <-ctx.Done():
+		return
+	}
+	stopPolling()
+	timer := time.NewTimer(r.cfg.DrainTimeout)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		r.log.Warn("the drain's time is over: the stages that still run are stopped")
+	case <-ctx.Done():
+	case <-over:
+	}
+}
+
+// Drain stops polling and lets the stages that run come to their end, for as long as the drain may take.
+func (r *Runner) Drain() { r.drainOnce.Do(func() { close(r.draining) }) }
+
+// SetCapacity changes how many stages run at once. Those that run are left alone.
+func (r *Runner) SetCapacity(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.capacity = n
+	close(r.resized)
+	r.resized = make(chan struct{})
+}
+
+// SetLimits changes whose stages may run. Those that run are left alone.
+func (r *Runner) SetLimits(l Limits) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bounds = l
+}
+
+func (r *Runner) limits() Limits {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bounds
+}
+
+// keepSlots keeps as many slots open as the capacity says, and returns when all have closed.
+func (r *Runner) keepSlots(polling, builds context.Context) {
+	var slots sync.WaitGroup
+	defer slots.Wait()
+	for polling.Err() == nil {
+		resized := r.openSlots(func() { slots.Go(func() { r.slot(polling, builds) }) })
+		select {
+		case <-resized:
+		case <-polling.Done():
+		}
+	}
+}
+
+// openSlots opens those that are missing and returns what tells that the capacity has changed.
+func (r *Runner) openSlots(open func()) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ; r.slots < r.capacity; r.slots++ {
+		open()
+	}
+	return r.resized
+}
+
+// surplus closes the calling slot if there are more than the capacity.
+func (r *Runner) surplus() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.slots <= r.capacity {
+		return false
+	}
+	r.slots--
+	return true
+}
+
+// slot asks for stages and runs them, one after the other. A poll that is open when the capacity shrinks ends by
+// itself: a server can lock up when a poll is broken off while it offers a stage.
+func (r *Runner) slot(polling, builds context.Context) {
+	pause := r.timing.pauses()
+	for polling.Err() == nil && !r.surplus() {
+		if !r.ready(polling) {
+			return
+		}
+		err := r.next(polling, builds)
+		if polling.Err() != nil {
+			return
+		}
+		if err == nil {
+			pause = r.timing.pauses()
+			continue
+		}
+		pause.wait(polling)
+	}
+}
+
+// ready waits while the runner is paused. It returns false when polling ends.
+func (r *Runner) ready(ctx context.Context) bool {
+	for {
+		reason := r.cfg.Paused()
+		r.setPaused(reason)
+		if reason == "" {
+			return true
+		}
+		if !sleep(ctx, r.timing.paused) {
+			return false
+		}
+	}
+}
+
+// next asks for one stage and runs it. No stage is no error.
+func (r *Runner) next(polling, builds context.Context) error {
+	offer, err := r.cfg.Server.Request(polling, &r.cfg.Filter)
+	if polling.Err() != nil {
+		return nil
+	}
+	r.polled(err)
+	if err != nil {
+		return fmt.Errorf("ask for a stage: %w", err)
+	}
+	if offer == nil || offer.ID == 0 {
+		return nil
+	}
+	if r.cfg.Paused() != "" {
+		return nil // not accepted: the server offers it again
+	}
+	rec, err := r.accept(builds, offer)
+	if err != nil {
+		r.log.WithError(err).WithField("stage", offer.ID).Warn("a stage that was offered is not taken")
+		return err
+	}
+	s := r.newStage(builds, rec)
+	r.enter(offer.ID, s)
+	defer r.leave(offer.ID)
+	s.run()
+	return nil
+}

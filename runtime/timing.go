@@ -1,0 +1,57 @@
+package runtime
+
+import "time"
+
+// timing holds the waits of the runtime. They are fields so that tests need not wait as long.
+type timing struct {
+	backoff    time.Duration // the first pause after a fault
+	backoffMax time.Duration // the longest
+
+	beat      time.Duration // the longest time without a confirmation that the build lives
+	beatShort time.Duration // how long one confirmation may take while the server refuses connections
+	beatLong  time.Duration // and when it takes its time
+	stagger   time.Duration // between the openings of the two watches
+
+	announce   time.Duration // how long a step waits for the server to know that it runs
+	stepsLimit time.Duration // how long the ends of the steps may hold up the end of their stage
+	hold       time.Duration // how long a slot waits for its reports before they go on in the background
+	stopHold   time.Duration // the same when the runner stops
+	stopped    time.Duration // and when it stops while the server does not answer
+
+	paused time.Duration // between two looks at why polling is paused
+
+	retry       time.Duration // the first pause between two background deliveries
+	retryMax    time.Duration // the longest
+	recover     time.Duration // how long polling waits for what an earlier process left to be reported
+	delivery    time.Duration // how long one delivery may take; the server may take minutes for the end of a stage
+	giveUpSteps time.Duration // after which the steps of a stage that is over on the server are left as they are there
+	giveUp      time.Duration // after which a stage that the server does not take is forgotten
+}
+
+func defaultTiming() *timing {
+	return &timing{
+		backoff:     time.Second,
+		backoffMax:  30 * time.Second,
+		beat:        25 * time.Second,
+		beatShort:   3 * time.Second,
+		beatLong:    time.Minute,
+		stagger:     15 * time.Second,
+		announce:    2 * time.Second,
+		stepsLimit:  20 * time.Second,
+		hold:        time.Minute,
+		stopHold:    10 * time.Second,
+		stopped:     500 * time.Millisecond,
+		paused:      time.Second,
+		retry:       2 * time.Second,
+		retryMax:    time.Minute,
+		recover:     15 * time.Second,
+		delivery:    6 * time.Minute,
+		giveUpSteps: 10 * time.Minute,
+		giveUp:      72 * time.Hour,
+	}
+}
+
+func (t *timing) pauses() *pauses { return &pauses{next: t.backoff, max: t.backoffMax} }
+
+// watchPauses are between the openings of a watch that breaks again and again.
+func (t *timing) watchPauses() *pauses { return &pauses{next: t.backoff, max: 8 * t.backoff} }
