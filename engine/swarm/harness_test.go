@@ -1,0 +1,220 @@
+package swarm_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
+)
+
+var docker swarmtest.Lazy
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := docker.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop Docker:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// host is one runner on the test daemon.
+type host struct {
+	t      *testing.T
+	d      *swarmtest.Daemon
+	swarm  *swarm.Swarm
+	config swarm.Config
+}
+
+// newHost opens a Swarm with the usual settings; change may alter them.
+func newHost(t *testing.T, change func(*swarm.Config)) *host {
+	t.Helper()
+	d := docker.Need(t)
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	dir := t.TempDir()
+	cfg := swarm.Config{
+		Mode: swarm.ModeProxy, Endpoint: d.Host, Policy: proxy.Own,
+		Networks: []string{"proxy"}, Mounts: []string{"/etc/localtime", "/etc/timezone"},
+		TeardownTimeout: time.Minute, SocketDir: filepath.Join(dir, "run"), LedgerDir: filepath.Join(dir, "ledger"),
+		Log: logrus.NewEntry(log),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := swarm.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &host{t, d, s, cfg}
+}
+
+// job is one attached build.
+type job struct {
+	*host
+	name, socket, workspace string
+}
+
+// attach starts a build; at the test's end it is torn down and must leave nothing.
+func (h *host) attach(name string, change func(*swarm.Build)) *job {
+	h.t.Helper()
+	root := h.t.TempDir()
+	b := swarm.Build{Name: name, Labels: map[string]string{"repo": "octo/recipe", "number": "7"},
+		Root: root, Workspace: filepath.Join(root, "workspace"), Tmp: filepath.Join(root, "tmp")}
+	for _, dir := range []string{b.Workspace, b.Tmp} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	if change != nil {
+		change(&b)
+	}
+	socket, err := h.swarm.Attach(h.t.Context(), b)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	j := &job{h, name, socket, b.Workspace}
+	h.t.Cleanup(func() {
+		ctx := context.Background()
+		if _, err := h.swarm.Teardown(ctx, name); err != nil {
+			h.t.Error(err)
+		}
+		if err := h.swarm.Detach(ctx, name); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return j
+}
+
+// try runs the docker command through the build's socket.
+func (j *job) try(args ...string) (string, error) { return run(j.t, "unix://"+j.socket, "", args...) }
+
+// do is try for what must work.
+func (j *job) do(args ...string) string {
+	j.t.Helper()
+	out, err := j.try(args...)
+	if err != nil {
+		j.t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// deploy deploys a stack from a compose file.
+func (j *job) deploy(stack, compose string) {
+	j.t.Helper()
+	path := filepath.Join(j.workspace, stack+".yml")
+	if err := os.WriteFile(path, []byte(compose), 0o600); err != nil {
+		j.t.Fatal(err)
+	}
+	j.do("stack", "deploy", "--detach=true", "--resolve-image=never", "-c", path, stack)
+}
+
+// host runs the docker command past every build's socket.
+func (h *host) direct(args ...string) string {
+	h.t.Helper()
+	out, err := run(h.t, h.d.Host, "", args...)
+	if err != nil {
+		h.t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// run runs the docker command.
+func run(t *testing.T, endpoint, stdin string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "docker", args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+endpoint, "DOCKER_CONFIG="+t.TempDir(), "DOCKER_BUILDKIT=0")
+	cmd.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return strings.TrimSpace(out.String()), err
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("never happened: ", what)
+		}
+	}
+}
+
+// running waits until a service has this many running tasks.
+func (h *host) running(service string, n int) {
+	h.t.Helper()
+	eventually(h.t, service+" runs", func() bool {
+		r, err := h.d.Client.TaskList(h.t.Context(), client.TaskListOptions{Filters: client.Filters{}.Add("service", service)})
+		if err != nil {
+			return false
+		}
+		up := 0
+		for _, task := range r.Items {
+			if task.Status.State == "running" {
+				up++
+			}
+		}
+		return up == n
+	})
+}
+
+// teardown tears a build down and fails the test unless it is clean afterwards.
+func (j *job) teardown() []leftover.Item {
+	j.t.Helper()
+	removed, err := j.swarm.Teardown(j.t.Context(), j.name)
+	if err != nil {
+		j.t.Fatal("teardown: ", err)
+	}
+	left, err := j.swarm.Remaining(j.t.Context(), j.name)
+	if err != nil || len(left) > 0 {
+		j.t.Fatal("after teardown: ", left, err)
+	}
+	return removed
+}
+
+// census counts every object of the daemon by kind, except for the test images and what each daemon has.
+func (h *host) census() map[string]int {
+	h.t.Helper()
+	out := map[string]int{}
+	for kind, args := range map[string][]string{
+		"container": {"ps", "-aq"}, "volume": {"volume", "ls", "-q"}, "network": {"network", "ls", "-q"},
+		"service": {"service", "ls", "-q"}, "secret": {"secret", "ls", "-q"}, "config": {"config", "ls", "-q"},
+		"image": {"image", "ls", "-aq"},
+	} {
+		out[kind] = len(strings.Fields(h.direct(args...)))
+	}
+	tasks, err := h.d.Client.TaskList(h.t.Context(), client.TaskListOptions{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out["task"] = len(tasks.Items)
+	return out
+}
+
+// write writes a file into the workspace.
+func (j *job) write(name, text string) {
+	j.t.Helper()
+	if err := os.WriteFile(filepath.Join(j.workspace, name), []byte(text), 0o644); err != nil {
+		j.t.Fatal(err)
+	}
+}

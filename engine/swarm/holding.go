@@ -1,0 +1,260 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// thing is one Docker object of a build.
+type thing struct {
+	node           *node // where it is; the manager for what the whole Swarm shares
+	kind, id, name string
+	detail         string
+	volumes        []string // a container's anonymous volumes
+	removed        bool     // only found as a task of a service that is gone
+}
+
+// key tells things apart across two looks.
+func (t thing) key() string { return t.kind + " " + t.id }
+
+// item is the thing as the engine reports it.
+func (t thing) item() leftover.Item {
+	name := t.name
+	if name == "" {
+		name = t.id
+	}
+	return leftover.Item{Kind: t.kind, Name: name, Detail: t.detail}
+}
+
+// holding is everything that a build holds, as one look found it.
+type holding struct {
+	services, tasks, containers []thing
+	networks, data, volumes     []thing // data are secrets and configs
+	images                      []thing
+	unverified                  []thing // nodes that nobody could look at
+}
+
+// all lists the holding in the order of removal, without the nodes.
+func (h *holding) all() []thing {
+	var out []thing
+	for _, l := range [][]thing{h.services, h.containers, h.tasks, h.networks, h.data, h.volumes, h.images} {
+		out = append(out, l...)
+	}
+	return out
+}
+
+// empty says whether the build holds nothing where somebody could look.
+func (h *holding) empty() bool { return len(h.all()) == 0 }
+
+// holding looks for everything that a build made: by label, and by the ledger what no label can mark.
+func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
+	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	h := &holding{}
+	if header.Keep {
+		return h, nil
+	}
+	if err := s.cluster(ctx, h, build); err != nil {
+		return nil, err
+	}
+	if err := s.stackData(ctx, h, header, entries); err != nil {
+		return nil, err
+	}
+	for i, n := range s.nodes {
+		err := s.local(ctx, h, n, build)
+		if err == nil && i == 0 {
+			err = s.ledgered(ctx, h, n, build, entries)
+		}
+		if err != nil && i == 0 {
+			return nil, err
+		}
+		if err != nil { // a node that is cut off must not keep the others from being cleaned
+			h.unverified = append(h.unverified, thing{kind: "node", id: n.endpoint, detail: "not checked: " + err.Error()})
+		}
+	}
+	return h, s.unreached(ctx, h, entries)
+}
+
+// byLabel matches what a build made.
+func byLabel(build string) client.Filters {
+	return client.Filters{}.Add("label", proxy.LabelBuild+"="+build)
+}
+
+// cluster looks for what the whole Swarm shares. A daemon outside a Swarm holds none of it.
+func (s *Swarm) cluster(ctx context.Context, h *holding, build string) error {
+	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: byLabel(build)})
+	if notManager(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	alive := map[string]bool{}
+	for _, v := range services.Items {
+		alive[v.ID] = true
+		h.services = append(h.services, thing{node: s.nodes[0], kind: "service", id: v.ID, name: v.Spec.Name})
+	}
+	tasks, err := s.docker.TaskList(ctx, client.TaskListOptions{Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list tasks: %w", err)
+	}
+	for _, v := range tasks.Items {
+		h.tasks = append(h.tasks, thing{node: s.nodes[0], kind: "task", id: v.ID, name: v.NodeID + "/" + v.ID,
+			detail: string(v.Status.State), removed: !alive[v.ServiceID]})
+	}
+	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list secrets: %w", err)
+	}
+	for _, v := range secrets.Items {
+		h.data = append(h.data, thing{node: s.nodes[0], kind: "secret", id: v.ID, name: v.Spec.Name})
+	}
+	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list configs: %w", err)
+	}
+	for _, v := range configs.Items {
+		h.data = append(h.data, thing{node: s.nodes[0], kind: "config", id: v.ID, name: v.Spec.Name})
+	}
+	return nil
+}
+
+// local looks for what one node holds.
+func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) error {
+	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, v := range containers.Items {
+		t := thing{node: n, kind: "container", id: v.ID, detail: v.Image + ", " + v.Status}
+		if len(v.Names) > 0 {
+			t.name = strings.TrimPrefix(v.Names[0], "/")
+		}
+		for _, m := range v.Mounts {
+			if m.Type == "volume" && proxy.Anonymous(m.Name) {
+				t.volumes = append(t.volumes, m.Name)
+			}
+		}
+		h.containers = append(h.containers, t)
+	}
+	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, v := range networks.Items {
+		if n != s.nodes[0] && v.Scope == "swarm" {
+			continue // the manager removes it
+		}
+		h.networks = append(h.networks, thing{node: n, kind: "network", id: v.ID, name: v.Name})
+	}
+	volumes, err := n.docker.VolumeList(ctx, client.VolumeListOptions{Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: v.Name})
+	}
+	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: byLabel(build)})
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for _, v := range images.Items {
+		h.images = append(h.images, thing{node: n, kind: "image", id: v.ID, name: strings.Join(v.RepoTags, " ")})
+	}
+	return nil
+}
+
+// ledgered looks for what only the ledger knows: anonymous volumes, and names that the build gave to images of others.
+func (s *Swarm) ledgered(ctx context.Context, h *holding, n *node, build string, entries []ledger.Entry) error {
+	for _, e := range entries {
+		switch {
+		case e.Kind == "volume" && e.Note == "anonymous":
+			r, err := n.docker.VolumeInspect(ctx, e.Name, client.VolumeInspectOptions{})
+			if err == nil && r.Volume.Labels[proxy.LabelBuild] != build {
+				h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: e.Name, detail: "anonymous"})
+			}
+			if err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("look for volume %s: %w", e.Name, err)
+			}
+		case e.Kind == "image" && e.Note == "tag" && e.ID != "":
+			r, err := n.docker.ImageInspect(ctx, e.Name)
+			if err == nil && r.ID == e.ID {
+				h.images = append(h.images, thing{node: n, kind: "image", id: e.Name, detail: "a name for an image of others"})
+			}
+			if err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("look for image %s: %w", e.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// unreached names the nodes on which the build had tasks and that have no endpoint here.
+func (s *Swarm) unreached(ctx context.Context, h *holding, entries []ledger.Entry) error {
+	used := map[string]bool{}
+	for _, e := range entries {
+		if e.Kind == "node" {
+			used[e.ID] = true
+		}
+	}
+	for _, t := range h.tasks {
+		if id, _, ok := strings.Cut(t.name, "/"); ok && id != "" {
+			used[id] = true
+		}
+	}
+	if len(used) == 0 {
+		return nil
+	}
+	for _, n := range s.nodes {
+		info, err := n.docker.Info(ctx, client.InfoOptions{})
+		if err == nil {
+			delete(used, info.Info.Swarm.NodeID)
+		}
+	}
+	if len(used) == 0 {
+		return nil
+	}
+	nodes, err := s.docker.NodeList(ctx, client.NodeListOptions{})
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	for _, v := range nodes.Items {
+		if used[v.ID] {
+			h.unverified = append(h.unverified, thing{kind: "node", id: v.ID, name: v.Description.Hostname,
+				detail: "not checked: tasks of this build ran there; name the node in DRONE_RUNNER_SWARM_NODES"})
+		}
+		if used[v.ID] && v.Status.State == swarm.NodeStateDown {
+			h.tasks = withoutNode(h.tasks, v.ID)
+		}
+	}
+	return nil
+}
+
+// withoutNode drops the tasks of a node that is down: the Swarm remembers them until the node comes back.
+func withoutNode(tasks []thing, id string) []thing {
+	var out []thing
+	for _, t := range tasks {
+		if !strings.HasPrefix(t.name, id+"/") || !t.removed {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// notManager says whether an error means that the daemon is in no Swarm, or no manager of one.
+func notManager(err error) bool {
+	return err != nil && errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "not a swarm manager")
+}

@@ -1,0 +1,220 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+)
+
+// copyBuffer is how much of a stream is carried at once: with less, copying costs more than the daemon does.
+const copyBuffer = 128 << 10
+
+var version = regexp.MustCompile(`^/v[0-9.]+/`)
+
+// call is one request on its way through.
+type call struct {
+	p      *Proxy
+	w      http.ResponseWriter
+	r      *http.Request
+	prefix string // "/v1.41", or empty
+	path   string // without the prefix
+	args   []string
+	query  url.Values
+}
+
+// Refusal is a call that the policy forbids. Its text names the rule and the variable that changes it.
+type Refusal struct{ Rule, Reason, Variable string }
+
+// Error implements error.
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("refused by the runner's rule %s: %s (%s)", r.Rule, r.Reason, r.Variable)
+}
+
+// invalid is a call that is wrong by itself; status is the answer's.
+type invalid struct {
+	status int
+	reason string
+}
+
+// Error implements error.
+func (i *invalid) Error() string { return i.reason }
+
+// newCall takes a request apart. What the daemon gets later is put together from these parts and nothing else, so
+// that it cannot read a request differently from how it was judged.
+func (p *Proxy) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
+	c := &call{p: p, w: w, r: r, path: r.URL.Path}
+	if v := version.FindString(c.path); v != "" {
+		c.prefix, c.path = v[:len(v)-1], c.path[len(v)-1:]
+	}
+	if clean := path.Clean(c.path); clean != c.path {
+		return nil, &invalid{http.StatusBadRequest, "the path of the call is not plain: " + c.path}
+	}
+	var err error
+	if c.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+		return nil, &invalid{http.StatusBadRequest, "the query of the call cannot be read: " + err.Error()}
+	}
+	// The daemon would let fields of a form override the query; no client sends one on purpose.
+	if t := r.Header.Get("Content-Type"); strings.Contains(t, "form-urlencoded") || strings.Contains(t, "form-data") {
+		r.Header.Del("Content-Type")
+	}
+	return c, nil
+}
+
+// ctx is the call's context.
+func (c *call) ctx() context.Context { return c.r.Context() }
+
+// own says whether the policy is to be enforced.
+func (c *call) own() bool { return c.p.Policy == Own }
+
+// body reads the JSON body. The caller changes it and gives it to setBody.
+func (c *call) body() (object, error) {
+	data, err := io.ReadAll(io.LimitReader(c.r.Body, c.p.BodyLimit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the call's body: %w", err)
+	}
+	if int64(len(data)) > c.p.BodyLimit {
+		return nil, &invalid{http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the call's body is larger than %d bytes", c.p.BodyLimit)}
+	}
+	o := object{}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&o); err != nil && !errors.Is(err, io.EOF) {
+		return nil, &invalid{http.StatusBadRequest, "the call's body is not a JSON object: " + err.Error()}
+	}
+	if o == nil {
+		o = object{}
+	}
+	return o, nil
+}
+
+// setBody replaces the request's body.
+func (c *call) setBody(o object) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	c.r.Body = io.NopCloser(bytes.NewReader(data))
+	c.r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	c.r.ContentLength = int64(len(data))
+	c.r.TransferEncoding = nil
+	return nil
+}
+
+// hook changes or records an answer before the client gets it.
+type hook func(*http.Response) error
+
+type hookKey struct{}
+
+// forward sends the call to the daemon as it is now.
+func (c *call) forward(h hook) error {
+	out := c.r.WithContext(context.WithValue(c.ctx(), hookKey{}, h))
+	u := *c.r.URL
+	out.URL = &u
+	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = c.prefix+c.path, "", c.query.Encode()
+	c.p.reverse.ServeHTTP(c.w, out)
+	return nil
+}
+
+// send forwards the call with another body.
+func (c *call) send(o object, h hook) error {
+	if err := c.setBody(o); err != nil {
+		return err
+	}
+	return c.forward(h)
+}
+
+// newReverse is the part that carries calls: it flushes at once and takes connections over for streams.
+func (p *Proxy) newReverse() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport: p.backend,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "docker", "docker"
+			r.Out.URL.RawQuery = r.In.URL.RawQuery
+		},
+		FlushInterval: -1,
+		BufferPool:    &buffers{},
+		ModifyResponse: func(resp *http.Response) error {
+			if h, _ := resp.Request.Context().Value(hookKey{}).(hook); h != nil {
+				return h(resp)
+			}
+			return nil
+		},
+		ErrorHandler: p.answer,
+		ErrorLog:     nil,
+	}
+}
+
+// answer turns an error into what a Docker client shows to its user.
+func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
+	var refusal *Refusal
+	var bad *invalid
+	status := http.StatusBadGateway
+	message := err.Error()
+	switch {
+	case errors.As(err, &refusal):
+		status = http.StatusForbidden
+		p.Log.WithField("rule", refusal.Rule).Infof("refused %s %s", r.Method, r.URL.Path)
+	case errors.As(err, &bad):
+		status = bad.status
+	case errdefs.IsNotFound(err):
+		status = http.StatusNotFound
+	case r.Context().Err() != nil:
+		return // nobody listens any more
+	default:
+		message = "Docker did not answer the runner's socket; ask the runner's admin to check the daemon: " + message
+	}
+	message = strings.TrimPrefix(message, "Error response from daemon: ")
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// The client may be gone; there is nobody else to tell.
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": message})
+}
+
+// readAnswer decodes a JSON answer into v and leaves it to be read again.
+func readAnswer(resp *http.Response, v any) error {
+	data, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(data))
+	return json.Unmarshal(data, v)
+}
+
+// writeAnswer replaces a JSON answer.
+func writeAnswer(resp *http.Response, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(data))
+	resp.ContentLength = int64(len(data))
+	resp.Header.Set("Content-Length", fmt.Sprint(len(data)))
+	return nil
+}
+
+// buffers lends copy buffers.
+type buffers struct{ pool sync.Pool }
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return *buf
+	}
+	return make([]byte, copyBuffer)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+)
+
+// createContainer labels a container and the volumes that come with it, and judges its host configuration.
+func createContainer(c *call) error {
+	if c.p.Policy == Keep {
+		return c.forward(c.record(container, c.query.Get("name")))
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("HostConfig NetworkingConfig Labels"); err != nil {
+		return err
+	}
+	if err := body.label(c.p.labels); err != nil {
+		return err
+	}
+	host, err := body.make("HostConfig")
+	if err != nil {
+		return err
+	}
+	if err := c.judgeHost(host); err != nil {
+		return err
+	}
+	if err := c.judgeEndpoints(body); err != nil {
+		return err
+	}
+	if err := c.mountsOfContainer(host); err != nil {
+		return err
+	}
+	return c.send(body, c.record(container, c.query.Get("name")))
+}
+
+// judgeEndpoints checks the networks that a container is created on.
+func (c *call) judgeEndpoints(body object) error {
+	networking, err := body.object("NetworkingConfig")
+	if err != nil || networking == nil || !c.own() {
+		return err
+	}
+	if err := networking.canon("EndpointsConfig"); err != nil {
+		return err
+	}
+	endpoints, err := networking.object("EndpointsConfig")
+	for name := range endpoints {
+		err = errors.Join(err, c.p.useNetwork(c.ctx(), name))
+	}
+	return err
+}
+
+// record writes what was made into the ledger before the client learns of it.
+func (c *call) record(k kind, name string) hook {
+	return func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusCreated {
+			return nil
+		}
+		answer := raw{}
+		if err := readAnswer(resp, &answer); err != nil {
+			return err
+		}
+		id := answer.str("Id")
+		if id == "" {
+			id = answer.str("ID")
+		}
+		if k == volume {
+			name = answer.str("Name")
+		}
+		if k == container {
+			return c.p.recordContainer(c.ctx(), id)
+		}
+		return c.p.Ledger.Add(ledger.Entry{Kind: string(k), Name: name, ID: id})
+	}
+}
+
+// recordContainer writes down a container and its anonymous volumes, which no label can mark: they outlive
+// `docker rm` without -v.
+func (p *Proxy) recordContainer(ctx context.Context, id string) error {
+	r, err := p.Docker.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if absent(err) {
+		return p.Ledger.Add(ledger.Entry{Kind: string(container), ID: id})
+	}
+	if err != nil {
+		return err
+	}
+	name := strings.TrimPrefix(r.Container.Name, "/")
+	err = p.Ledger.Add(ledger.Entry{Kind: string(container), Name: name, ID: id})
+	for _, m := range r.Container.Mounts {
+		if m.Type == "volume" && Anonymous(m.Name) {
+			err = errors.Join(err, p.Ledger.Add(ledger.Entry{Kind: string(volume), Name: m.Name, Note: "anonymous"}))
+		}
+	}
+	return err
+}
+
+// Anonymous says whether a volume's name is one that the daemon made up. Such a name is never used again.
+func Anonymous(name string) bool {
+	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// updateContainer judges new limits: the call also takes devices and control groups.
+func updateContainer(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	f, err := c.p.need(c.ctx(), container, c.args[0])
+	if err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := c.judgeHost(body); err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.send(body, nil)
+}
+
+// createExec judges a command that is to run in a container of the build.
+func createExec(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	f, err := c.p.need(c.ctx(), container, c.args[0])
+	if err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("Privileged"); err != nil {
+		return err
+	}
+	if !zero(body["Privileged"]) {
+		return &Refusal{"privileged", "a build must not run privileged commands in a container", varPolicy}
+	}
+	c.retarget(f.id)
+	return c.send(body, nil)
+}
+
+// removeContainer writes the container's anonymous volumes down first: a container of a service has them since it
+// was started, past this socket.
+func removeContainer(c *call) error {
+	f, err := c.p.need(c.ctx(), container, c.args[0])
+	if err != nil {
+		return err
+	}
+	if c.p.labelled(f.labels) {
+		if err := c.p.recordContainer(c.ctx(), f.id); err != nil {
+			return err
+		}
+	}
+	c.retarget(f.id)
+	return c.forward(nil)
+}

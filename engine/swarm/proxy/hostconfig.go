@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// freeHostFields are the fields of a container's host configuration that reach no further than the container.
+const freeHostFields = `ContainerIDFile PortBindings RestartPolicy AutoRemove ConsoleSize CapDrop Dns DnsOptions
+	DnsSearch ExtraHosts GroupAdd PublishAllPorts ReadonlyRootfs StorageOpt Tmpfs ShmSize Sysctls Isolation CpuShares
+	Memory NanoCpus NanoCPUs BlkioWeight BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps
+	BlkioDeviceWriteIOps CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems KernelMemory
+	KernelMemoryTCP MemoryReservation MemorySwap MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent
+	IOMaximumIOps IOMaximumBandwidth Init`
+
+// judgedHostFields are those that are looked at one by one.
+const judgedHostFields = `Binds LogConfig NetworkMode VolumeDriver VolumesFrom CapAdd CgroupnsMode IpcMode Cgroup Links
+	OomScoreAdj PidMode Privileged SecurityOpt UTSMode UsernsMode Runtime CgroupParent Devices DeviceCgroupRules
+	DeviceRequests Mounts MaskedPaths ReadonlyPaths Annotations`
+
+// defaultCaps are what every container has anyway.
+const defaultCaps = `CHOWN DAC_OVERRIDE FSETID FOWNER NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT
+	KILL AUDIT_WRITE`
+
+// judgeHost refuses a host configuration that reaches beyond the build. A field that is not known here, and is not
+// empty, is refused: newer daemons learn new ways out.
+func (c *call) judgeHost(host object) error {
+	if err := host.canon(freeHostFields + " " + judgedHostFields); err != nil || !c.own() {
+		return err
+	}
+	free := strings.Fields(freeHostFields)
+	for name, v := range host {
+		if slices.Contains(free, name) {
+			continue
+		}
+		if err := c.judgeHostField(name, v); err != nil {
+			return err
+		}
+	}
+	return c.judgeShared(host)
+}
+
+// judgeHostField judges one field by itself.
+func (c *call) judgeHostField(name string, v any) error {
+	text, _ := v.(string)
+	switch name {
+	case "Binds", "Mounts", "VolumesFrom", "Links", "NetworkMode": // judged where they are rewritten or looked up
+		return nil
+	case "Privileged":
+		return refuseUnless(zero(v), "privileged", "a build must not start privileged containers")
+	case "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode":
+		return c.judgeNamespace(name, text)
+	case "Devices", "DeviceCgroupRules", "DeviceRequests":
+		return refuseUnless(zero(v), "devices", "a build must not give containers devices of the host")
+	case "CapAdd":
+		return c.judgeCaps(v)
+	case "SecurityOpt":
+		return judgeSecurity(v)
+	case "MaskedPaths", "ReadonlyPaths": // an empty list unmasks, so only null is the default
+		return refuseUnless(v == nil, "security-options", "a build must not unmask "+name)
+	case "CgroupParent", "Cgroup":
+		return refuseUnless(zero(v), "cgroup-parent", "a build must not choose a container's control group")
+	case "Runtime":
+		return refuseUnless(slices.Contains([]string{"", "runc", "io.containerd.runc.v2"}, text), "runtime",
+			"a build must not choose another runtime")
+	case "OomScoreAdj":
+		return refuseUnless(!strings.HasPrefix(fmt.Sprint(v), "-"), "oom-score",
+			"a build must not protect a container from the out-of-memory killer")
+	case "LogConfig":
+		return judgeLogging(v)
+	case "VolumeDriver":
+		return refuseUnless(text == "" || text == "local", "volume-driver", "a build must not use volume plugins")
+	}
+	return refuseUnless(zero(v), "unknown-option", "the runner does not know the option "+name)
+}
+
+// refuseUnless is nil when the condition holds.
+func refuseUnless(ok bool, rule, reason string) error {
+	if ok {
+		return nil
+	}
+	return &Refusal{rule, reason, varPolicy}
+}
+
+// judgeNamespace allows namespaces of the container's own and those of the build's own containers.
+func (c *call) judgeNamespace(name, mode string) error {
+	if ref, ok := strings.CutPrefix(mode, "container:"); ok {
+		_, err := c.p.need(c.ctx(), container, ref)
+		return err
+	}
+	return refuseUnless(mode != "host", "host-namespaces", "a build must not share the host's namespaces ("+name+")")
+}
+
+// judgeCaps allows the capabilities that containers have by default and those of the allow-list.
+func (c *call) judgeCaps(v any) error {
+	caps, err := object{"CapAdd": v}.texts("CapAdd")
+	for _, name := range caps {
+		plain := strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+		allowed := slices.ContainsFunc(c.p.Caps, func(a string) bool {
+			return strings.TrimPrefix(strings.ToUpper(a), "CAP_") == plain
+		})
+		if !allowed && !slices.Contains(strings.Fields(defaultCaps), plain) {
+			return &Refusal{"capabilities", "a build must not add the capability " + name, varCaps}
+		}
+	}
+	return err
+}
+
+// judgeSecurity allows only what makes a container more confined.
+func judgeSecurity(v any) error {
+	options, err := object{"SecurityOpt": v}.texts("SecurityOpt")
+	for _, o := range options {
+		if !strings.HasPrefix(o, "no-new-privileges") {
+			return &Refusal{"security-options", "a build must not set the security option " + o, varPolicy}
+		}
+	}
+	return err
+}
+
+// judgeLogging allows the log drivers that stay with the daemon; the others connect to wherever they are told.
+func judgeLogging(v any) error {
+	o, err := object{"LogConfig": v}.object("LogConfig")
+	if err != nil {
+		return err
+	}
+	if err := o.canon("Type Name"); err != nil {
+		return err
+	}
+	for _, field := range []string{"Type", "Name"} {
+		driver, err := o.text(field)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains([]string{"", "json-file", "local", "journald", "none"}, driver) {
+			return &Refusal{"log-driver", "a build must not use the log driver " + driver, varPolicy}
+		}
+	}
+	return nil
+}
+
+// judgeShared checks what a container takes over from others: volumes, links, networks.
+func (c *call) judgeShared(host object) error {
+	from, err := host.texts("VolumesFrom")
+	if err != nil {
+		return err
+	}
+	links, err := host.texts("Links")
+	if err != nil {
+		return err
+	}
+	for _, ref := range slices.Concat(from, links) {
+		name, _, _ := strings.Cut(ref, ":")
+		if _, err := c.p.need(c.ctx(), container, name); err != nil {
+			return err
+		}
+	}
+	mode, err := host.text("NetworkMode")
+	return errors.Join(err, c.p.useNetwork(c.ctx(), mode))
+}

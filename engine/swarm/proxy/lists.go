@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"github.com/moby/moby/client"
+)
+
+// list narrows a list to the build's own objects by one more label filter.
+func list(c *call) error {
+	if c.own() {
+		if err := c.addLabelFilter(); err != nil {
+			return err
+		}
+	}
+	return c.forward(nil)
+}
+
+// prune narrows a prune to the build's own objects, whether the policy is enforced or not: `docker system prune` in
+// one build must not hit another.
+func prune(c *call) error {
+	if c.p.Policy != Keep {
+		if err := c.addLabelFilter(); err != nil {
+			return err
+		}
+	}
+	return c.forward(nil)
+}
+
+// pruneBuild answers that the build has no build cache of its own: the builder's cache is everybody's and has no
+// labels.
+func pruneBuild(c *call) error {
+	if c.p.Policy == Keep {
+		return c.forward(nil)
+	}
+	c.w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(c.w).Encode(map[string]any{"CachesDeleted": []string{}, "SpaceReclaimed": 0})
+}
+
+// addLabelFilter adds the build's label to the call's filters. The daemon wants all label filters to match, so what
+// the client filters by can only narrow it further.
+func (c *call) addLabelFilter() error {
+	filters := client.Filters{}
+	if text := c.query.Get("filters"); text != "" {
+		terms := map[string]json.RawMessage{}
+		if err := json.Unmarshal([]byte(text), &terms); err != nil {
+			return &invalid{http.StatusBadRequest, "the filters of the call cannot be read: " + err.Error()}
+		}
+		for term, raw := range terms {
+			values, err := filterValues(raw)
+			if err != nil {
+				return err
+			}
+			filters.Add(term, values...)
+		}
+	}
+	filters.Add("label", LabelBuild+"="+c.p.Build)
+	data, err := json.Marshal(filters)
+	if err != nil {
+		return err
+	}
+	c.query.Set("filters", string(data))
+	return nil
+}
+
+// filterValues reads both forms of a filter term: {"a":true} and ["a"].
+func filterValues(raw json.RawMessage) ([]string, error) {
+	var values []string
+	if json.Unmarshal(raw, &values) == nil {
+		return values, nil
+	}
+	set := map[string]bool{}
+	if err := json.Unmarshal(raw, &set); err != nil {
+		return nil, &invalid{http.StatusBadRequest, "the filters of the call cannot be read: " + err.Error()}
+	}
+	for v, on := range set {
+		if on {
+			values = append(values, v)
+		}
+	}
+	return values, nil
+}
+
+// raw is a JSON object of an answer: what is not asked for stays as it was.
+type raw map[string]json.RawMessage
+
+// str reads a string field.
+func (r raw) str(name string) string {
+	var s string
+	// A field of another type is not what is looked for, and reads as empty.
+	_ = json.Unmarshal(r[name], &s)
+	return s
+}
+
+// labels reads the Labels field.
+func (r raw) labels() map[string]string {
+	m := map[string]string{}
+	// As above.
+	_ = json.Unmarshal(r["Labels"], &m)
+	return m
+}
+
+// keep keeps the elements of an array in an answer that the function accepts.
+func (r raw) keep(name string, accept func(raw) bool) error {
+	var items []raw
+	if len(r[name]) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r[name], &items); err != nil || items == nil {
+		return err
+	}
+	data, err := json.Marshal(slices.DeleteFunc(items, func(i raw) bool { return !accept(i) }))
+	r[name] = data
+	return err
+}
+
+// ownVolume says whether a listed volume is the build's.
+func (p *Proxy) ownVolume(v raw) bool {
+	return p.mine(volume, found{id: v.str("Name"), labels: v.labels()})
+}
+
+// listVolumes keeps the build's volumes. A filter would lose the anonymous ones, which carry no label.
+func listVolumes(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	return c.forward(func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		answer := raw{}
+		if err := readAnswer(resp, &answer); err != nil {
+			return err
+		}
+		if err := answer.keep("Volumes", c.p.ownVolume); err != nil {
+			return err
+		}
+		return writeAnswer(resp, answer)
+	})
+}
+
+// listNetworks keeps the build's networks, the allowed ones and those that every daemon has.
+func listNetworks(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	return c.forward(func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		var items []raw
+		if err := readAnswer(resp, &items); err != nil {
+			return err
+		}
+		out := []raw{}
+		for _, n := range items {
+			if c.p.labelled(n.labels()) || c.p.sharedNetwork(n.str("Name")) {
+				if !c.p.labelled(n.labels()) {
+					n["Containers"] = json.RawMessage("{}")
+				}
+				out = append(out, n)
+			}
+		}
+		return writeAnswer(resp, out)
+	})
+}
+
+// diskUsage keeps the build's own containers and volumes; images and the build cache are everybody's.
+func diskUsage(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	return c.forward(func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		answer := raw{}
+		if err := readAnswer(resp, &answer); err != nil {
+			return err
+		}
+		if err := answer.keep("Volumes", c.p.ownVolume); err != nil {
+			return err
+		}
+		if err := answer.keep("Containers", func(r raw) bool { return c.p.labelled(r.labels()) }); err != nil {
+			return err
+		}
+		return writeAnswer(resp, answer)
+	})
+}

@@ -1,0 +1,279 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+)
+
+// mountsOfContainer rewrites both forms of a container's mounts. A container that sees the build's files loses the
+// right to make device nodes: one made in the workspace would open the host's disk to the steps.
+func (c *call) mountsOfContainer(host object) error {
+	binds, err := host.texts("Binds")
+	if err != nil {
+		return err
+	}
+	var out []any
+	for _, b := range binds {
+		b, err := c.bind(b)
+		if err != nil {
+			return err
+		}
+		out = append(out, b)
+	}
+	if out != nil {
+		host["Binds"] = out
+	}
+	mounts, err := host.objects("Mounts")
+	if err != nil {
+		return err
+	}
+	pinned, err := c.mounts(mounts)
+	if err != nil {
+		return err
+	}
+	if c.own() && (pinned || len(binds) > 0 || !zero(host["VolumesFrom"])) {
+		return dropMknod(host, "CapDrop")
+	}
+	return nil
+}
+
+// dropMknod adds MKNOD to a list of dropped capabilities.
+func dropMknod(o object, field string) error {
+	if err := o.canon(field); err != nil {
+		return err
+	}
+	caps, err := o.texts(field)
+	if err != nil || slices.Contains(caps, "MKNOD") || slices.Contains(caps, "CAP_MKNOD") {
+		return err
+	}
+	list, err := o.list(field)
+	o[field] = append(list, "MKNOD")
+	return err
+}
+
+// bind rewrites one `source:target[:options]`.
+func (c *call) bind(text string) (string, error) {
+	source, rest, ok := strings.Cut(text, ":")
+	if !ok {
+		return text, nil // an anonymous volume
+	}
+	if !strings.HasPrefix(source, "/") {
+		return text, c.p.claimVolume(c.ctx(), source)
+	}
+	if _, options, ok := strings.Cut(rest, ":"); ok && c.own() {
+		for _, o := range strings.Split(options, ",") {
+			if strings.HasSuffix(o, "shared") {
+				return "", &Refusal{"host-mounts", "a build must not share mounts with the host", varPolicy}
+			}
+		}
+	}
+	to, err := c.source(source, true)
+	return to + ":" + rest, err
+}
+
+// mounts labels the volumes of a list of mounts and rewrites the sources of its binds; it says whether one of them
+// shows files of the host.
+func (c *call) mounts(mounts []object) (host bool, err error) {
+	for _, m := range mounts {
+		if err := m.canon("Type Source VolumeOptions BindOptions ClusterOptions"); err != nil {
+			return host, err
+		}
+		kind, err := m.text("Type")
+		if err != nil {
+			return host, err
+		}
+		source, err := m.text("Source")
+		if err != nil {
+			return host, err
+		}
+		if c.own() && strings.Contains(source, "{{") {
+			return host, &Refusal{"mount-templates", "a build must not mount a source that is a template", varPolicy}
+		}
+		switch kind {
+		case "bind":
+			host = true
+			err = c.bindMount(m, source)
+		case "", "volume":
+			err = c.volumeMount(m, source)
+		case "tmpfs":
+		default:
+			if c.own() {
+				err = &Refusal{"mount-types", "a build must not use mounts of the type " + kind, varPolicy}
+			}
+		}
+		if err != nil {
+			return host, err
+		}
+	}
+	return host, nil
+}
+
+// bindMount rewrites a mount of a host path.
+func (c *call) bindMount(m object, source string) error {
+	options, err := m.object("BindOptions")
+	if err != nil {
+		return err
+	}
+	if err := options.canon("Propagation CreateMountpoint"); err != nil {
+		return err
+	}
+	if propagation, _ := options["Propagation"].(string); c.own() && strings.HasSuffix(propagation, "shared") {
+		return &Refusal{"host-mounts", "a build must not share mounts with the host", varPolicy}
+	}
+	m["Source"], err = c.source(source, !zero(options["CreateMountpoint"]))
+	return err
+}
+
+// volumeMount labels the volume that a mount makes, and refuses volumes of others.
+func (c *call) volumeMount(m object, source string) error {
+	options, err := m.make("VolumeOptions")
+	if err != nil {
+		return err
+	}
+	if err := options.canon("Labels DriverConfig"); err != nil {
+		return err
+	}
+	if err := options.label(c.p.labels); err != nil {
+		return err
+	}
+	if !c.own() {
+		return nil
+	}
+	driver, err := options.object("DriverConfig")
+	if err != nil {
+		return err
+	}
+	if err := driver.canon("Name Options"); err != nil {
+		return err
+	}
+	if err := judgeVolume(driver, "Name", "Options"); err != nil || source == "" {
+		return err
+	}
+	if _, err := c.p.need(c.ctx(), volume, source); err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// source rewrites the host path of a bind. What the steps see as /tmp lies elsewhere for the daemon; Docker's own
+// socket becomes the build's; the workspace is pinned, so that a link put in its place later leads nowhere.
+func (c *call) source(from string, create bool) (string, error) {
+	p, clean := c.p, path.Clean(from)
+	if clean == p.Socket || clean == "/var/run/docker.sock" || clean == "/run/docker.sock" {
+		return p.Socket, nil
+	}
+	if p.Tmp != "" && within(clean, "/tmp") && !within(clean, p.Workspace) && !within(clean, p.Root) {
+		clean = path.Join(p.Tmp, strings.TrimPrefix(clean, "/tmp"))
+	} else if !c.own() {
+		return from, nil
+	}
+	if !c.own() || p.pins.holds(clean) {
+		return clean, nil
+	}
+	for _, allowed := range p.Mounts {
+		if within(clean, path.Clean(allowed)) {
+			return clean, nil
+		}
+	}
+	if !within(clean, p.Workspace) && !within(clean, p.Tmp) {
+		return "", &Refusal{"host-mounts", fmt.Sprintf("a build must not mount %s, which is not in its workspace", from), varMounts}
+	}
+	return p.pins.pin(clean, create)
+}
+
+// within says whether a path is a directory or lies below it.
+func within(p, dir string) bool {
+	return dir != "" && (p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/"))
+}
+
+// judgeVolume allows the local driver, and of its options only a file system in memory: the others mount what the
+// build names, from the host or from the network.
+func judgeVolume(o object, driverField, optionsField string) error {
+	driver, err := o.text(driverField)
+	if err != nil {
+		return err
+	}
+	if driver != "" && driver != "local" {
+		return &Refusal{"volume-driver", "a build must not use volume plugins", varPolicy}
+	}
+	options, err := o.object(optionsField)
+	if err != nil || len(options) == 0 {
+		return err
+	}
+	if options["type"] != "tmpfs" {
+		return &Refusal{"volume-options", "a build must not make a volume that mounts something else", varMounts}
+	}
+	return nil
+}
+
+// claimVolume makes sure that a volume named in a bind exists and is the build's: made that way it would have no
+// label.
+func (p *Proxy) claimVolume(ctx context.Context, name string) error {
+	_, err := p.need(ctx, volume, name)
+	if !absent(err) {
+		return err
+	}
+	if err := p.Ledger.Add(ledger.Entry{Kind: string(volume), Name: name}); err != nil {
+		return err
+	}
+	_, err = p.Docker.VolumeCreate(ctx, client.VolumeCreateOptions{Name: name, Labels: p.labels})
+	if err == nil {
+		_, err = p.need(ctx, volume, name) // somebody else may have been faster
+	}
+	return err
+}
+
+// createVolume labels a volume.
+func createVolume(c *call) error {
+	if c.p.Policy == Keep {
+		return c.forward(c.record(volume, ""))
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("Name Driver DriverOpts Labels ClusterVolumeSpec"); err != nil {
+		return err
+	}
+	if err := body.label(c.p.labels); err != nil {
+		return err
+	}
+	if c.own() {
+		if err := c.judgeNewVolume(body); err != nil {
+			return err
+		}
+	}
+	return c.send(body, c.record(volume, ""))
+}
+
+// judgeNewVolume refuses the name of somebody else's volume, for which the daemon would answer as if it were made.
+func (c *call) judgeNewVolume(body object) error {
+	if !zero(body["ClusterVolumeSpec"]) {
+		return &Refusal{"volume-driver", "a build must not make cluster volumes", varPolicy}
+	}
+	if err := judgeVolume(body, "Driver", "DriverOpts"); err != nil {
+		return err
+	}
+	name, err := body.text("Name")
+	if err != nil || name == "" {
+		return err
+	}
+	if _, err := c.p.need(c.ctx(), volume, name); !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// missing is what the daemon says of a source that is not there.
+func missing(source string) error {
+	return &invalid{http.StatusBadRequest,
+		`invalid mount config for type "bind": bind source path does not exist: ` + source}
+}

@@ -1,0 +1,256 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+)
+
+// holdPoll is how often a held network removal looks whether its tasks are gone.
+const holdPoll = 50 * time.Millisecond
+
+// networkOptions are the driver options that stay inside a network of the build's own. The others can name a bridge
+// of the host or the network of somebody else.
+const networkOptions = `encrypted com.docker.network.driver.mtu com.docker.network.bridge.enable_icc
+	com.docker.network.bridge.enable_ip_masquerade com.docker.network.bridge.host_binding_ipv4`
+
+// predefined says whether every daemon has a network of this name.
+func predefined(name string) bool {
+	return slices.Contains([]string{"bridge", "host", "none", "ingress", "docker_gwbridge"}, name)
+}
+
+// sharedNetwork says whether a build may see a network that it did not make.
+func (p *Proxy) sharedNetwork(name string) bool {
+	return predefined(name) || slices.Contains(p.Networks, name)
+}
+
+// useNetwork refuses to attach to a network that is neither the build's own nor allowed.
+func (p *Proxy) useNetwork(ctx context.Context, ref string) error {
+	if p.Policy != Own || slices.Contains([]string{"", "default", "bridge", "none"}, ref) {
+		return nil
+	}
+	if other, ok := strings.CutPrefix(ref, "container:"); ok {
+		_, err := p.need(ctx, container, other)
+		return err
+	}
+	if ref == "host" {
+		return &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
+	}
+	f, err := p.look(ctx, network, ref)
+	switch {
+	case err != nil:
+		return err
+	case p.labelled(f.labels) || f.name == "bridge" || slices.Contains(p.Networks, f.name):
+		return nil
+	case f.name == "host":
+		return &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
+	}
+	return &Refusal{"networks", "this build must not attach to the network " + f.name, varNetworks}
+}
+
+// createNetwork labels a network.
+func createNetwork(c *call) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("Name Driver Options Ingress ConfigFrom ConfigOnly IPAM Labels"); err != nil {
+		return err
+	}
+	name, err := body.text("Name")
+	if err != nil {
+		return err
+	}
+	if c.p.Policy != Keep {
+		err = body.label(c.p.labels)
+	}
+	if c.own() {
+		err = errors.Join(err, c.p.judgeNetwork(name, body))
+	}
+	if err != nil {
+		return err
+	}
+	return c.send(body, c.record(network, name))
+}
+
+// judgeNetwork refuses networks that would reach the host's interfaces or stand in for another network.
+func (p *Proxy) judgeNetwork(name string, body object) error {
+	driver, err := body.text("Driver")
+	if err != nil {
+		return err
+	}
+	options, err := body.object("Options")
+	if err != nil {
+		return err
+	}
+	ipam, err := body.object("IPAM")
+	if err != nil {
+		return err
+	}
+	if err := ipam.canon("Driver"); err != nil {
+		return err
+	}
+	for option := range options {
+		if !slices.Contains(strings.Fields(networkOptions), option) {
+			return &Refusal{"network-options", "a build must not set the network option " + option, varPolicy}
+		}
+	}
+	return errors.Join(
+		refuseUnless(!p.sharedNetwork(name), "networks", "a build must not make a network called "+name),
+		refuseUnless(slices.Contains([]string{"", "bridge", "overlay"}, driver), "network-options",
+			"a build must not use the network driver "+driver),
+		refuseUnless(ipam["Driver"] == nil || ipam["Driver"] == "" || ipam["Driver"] == "default", "network-options",
+			"a build must not use an address plugin"),
+		refuseUnless(zero(body["Ingress"]) && zero(body["ConfigFrom"]) && zero(body["ConfigOnly"]), "network-options",
+			"a build must not make the ingress network or share a network's configuration"))
+}
+
+// inspectNetwork shows a network; of a shared one only the build's own containers.
+func inspectNetwork(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	f, err := c.p.look(c.ctx(), network, c.args[0])
+	if err != nil {
+		return err
+	}
+	own := c.p.labelled(f.labels)
+	if !own && !c.p.sharedNetwork(f.name) {
+		return &Refusal{"own-objects", "this build did not make the network " + c.args[0], varPolicy}
+	}
+	c.retarget(f.id)
+	return c.forward(func(resp *http.Response) error {
+		if own || resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		answer := raw{}
+		if err := readAnswer(resp, &answer); err != nil {
+			return err
+		}
+		if err := c.p.ownEndpoints(c.ctx(), answer); err != nil {
+			return err
+		}
+		delete(answer, "Services")
+		return writeAnswer(resp, answer)
+	})
+}
+
+// ownEndpoints leaves only the build's containers in a network's answer.
+func (p *Proxy) ownEndpoints(ctx context.Context, answer raw) error {
+	all := map[string]json.RawMessage{}
+	if len(answer["Containers"]) > 0 {
+		if err := json.Unmarshal(answer["Containers"], &all); err != nil {
+			return err
+		}
+	}
+	list, err := p.Docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: p.filter()})
+	if err != nil {
+		return err
+	}
+	own := map[string]json.RawMessage{}
+	for _, s := range list.Items {
+		if e, ok := all[s.ID]; ok {
+			own[s.ID] = e
+		}
+	}
+	answer["Containers"], err = json.Marshal(own)
+	return err
+}
+
+// filter matches the build's own objects.
+func (p *Proxy) filter() client.Filters { return client.Filters{}.Add("label", LabelBuild+"="+p.Build) }
+
+// connectNetwork attaches and detaches a container.
+func connectNetwork(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("Container"); err != nil {
+		return err
+	}
+	ref, err := body.text("Container")
+	if err != nil {
+		return err
+	}
+	if err := c.p.useNetwork(c.ctx(), c.args[0]); err != nil {
+		return err
+	}
+	f, err := c.p.need(c.ctx(), container, ref)
+	if err != nil {
+		return err
+	}
+	body["Container"] = f.id
+	return c.send(body, nil)
+}
+
+// removeNetwork waits until no task of a removed service sits on the network. A daemon that loses a network under a
+// task never gives the task's addresses on its other networks back.
+func removeNetwork(c *call) error {
+	f, err := c.p.need(c.ctx(), network, c.args[0])
+	if err != nil {
+		return err
+	}
+	if err := c.p.hold(c.ctx(), f.id); err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.forward(nil)
+}
+
+// hold waits for the tasks of removed services on a network. When the time is over the daemon decides.
+func (p *Proxy) hold(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.HoldTimeout)
+	defer cancel()
+	for {
+		pending, err := TasksOn(ctx, p.Docker, id)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if pending == 0 || ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(holdPoll):
+		}
+	}
+}
+
+// TasksOn counts the tasks on a network whose service is removed. Tasks of a service that lives are not waited for:
+// the daemon refuses to remove their network.
+func TasksOn(ctx context.Context, docker *client.Client, id string) (int, error) {
+	services, err := docker.ServiceList(ctx, client.ServiceListOptions{})
+	if unavailable(err) {
+		return 0, nil // no Swarm, no tasks
+	}
+	if err != nil {
+		return 0, err
+	}
+	tasks, err := docker.TaskList(ctx, client.TaskListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	alive := map[string]bool{}
+	for _, s := range services.Items {
+		alive[s.ID] = true
+	}
+	count := 0
+	for _, t := range tasks.Items {
+		for _, n := range t.NetworksAttachments {
+			if n.Network.ID == id && t.ServiceID != "" && !alive[t.ServiceID] {
+				count++
+			}
+		}
+	}
+	return count, nil
+}

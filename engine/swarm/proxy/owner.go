@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+)
+
+// kind is the field's word for what the API calls by a path.
+type kind string
+
+// The kinds, as the ledger and leftover.Item spell them.
+const (
+	container kind = "container"
+	volume    kind = "volume"
+	network   kind = "network"
+	service   kind = "service"
+	task      kind = "task"
+	secret    kind = "secret"
+	config    kind = "config"
+	image     kind = "image"
+)
+
+// found is an object that a reference led to. A reference can be a name that means something else a moment later;
+// the id cannot.
+type found struct {
+	id, name string
+	labels   map[string]string
+}
+
+// look finds an object. The error is errdefs' NotFound when there is none.
+func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
+	switch k {
+	case container:
+		r, err := p.Docker.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
+		if err != nil || r.Container.Config == nil {
+			return found{}, err
+		}
+		return found{r.Container.ID, strings.TrimPrefix(r.Container.Name, "/"), r.Container.Config.Labels}, nil
+	case volume:
+		r, err := p.Docker.VolumeInspect(ctx, ref, client.VolumeInspectOptions{})
+		return found{r.Volume.Name, r.Volume.Name, r.Volume.Labels}, err
+	case network:
+		r, err := p.Docker.NetworkInspect(ctx, ref, client.NetworkInspectOptions{})
+		return found{r.Network.ID, r.Network.Name, r.Network.Labels}, err
+	case service:
+		r, err := p.Docker.ServiceInspect(ctx, ref, client.ServiceInspectOptions{})
+		return found{r.Service.ID, r.Service.Spec.Name, r.Service.Spec.Labels}, err
+	case task:
+		r, err := p.Docker.TaskInspect(ctx, ref, client.TaskInspectOptions{})
+		if err != nil || r.Task.Spec.ContainerSpec == nil {
+			return found{}, err
+		}
+		return found{r.Task.ID, r.Task.ID, r.Task.Spec.ContainerSpec.Labels}, nil
+	case secret:
+		r, err := p.Docker.SecretInspect(ctx, ref, client.SecretInspectOptions{})
+		return found{r.Secret.ID, r.Secret.Spec.Name, r.Secret.Spec.Labels}, err
+	case config:
+		r, err := p.Docker.ConfigInspect(ctx, ref, client.ConfigInspectOptions{})
+		return found{r.Config.ID, r.Config.Spec.Name, r.Config.Spec.Labels}, err
+	case image:
+		r, err := p.Docker.ImageInspect(ctx, ref)
+		if err != nil || r.Config == nil {
+			return found{id: r.ID}, err
+		}
+		return found{r.ID, ref, r.Config.Labels}, nil
+	}
+	return found{}, fmt.Errorf("look for a %s: unknown kind", k)
+}
+
+// mine says whether the build made an object. Only what cannot carry a label is looked up in the ledger.
+func (p *Proxy) mine(k kind, f found) bool {
+	if p.labelled(f.labels) {
+		return true
+	}
+	return k == volume && f.labels[LabelBuild] == "" && p.Ledger.Knows(string(volume), f.id)
+}
+
+// labelled says whether labels name this build.
+func (p *Proxy) labelled(labels map[string]string) bool { return labels[LabelBuild] == p.Build }
+
+// need finds an object and refuses what the build did not make.
+func (p *Proxy) need(ctx context.Context, k kind, ref string) (found, error) {
+	f, err := p.look(ctx, k, ref)
+	if err == nil && p.Policy == Own && !p.mine(k, f) {
+		err = &Refusal{"own-objects", fmt.Sprintf("this build did not make the %s %s", k, ref), varPolicy}
+	}
+	return f, err
+}
+
+// owned forwards a call on one object that the build made, by the object's id.
+func owned(k kind) func(*call) error {
+	return func(c *call) error {
+		if !c.own() {
+			return c.forward(nil)
+		}
+		f, err := c.p.need(c.ctx(), k, c.args[0])
+		if err != nil {
+			return err
+		}
+		c.retarget(f.id)
+		return c.forward(nil)
+	}
+}
+
+// retarget puts another reference into the second element of the path.
+func (c *call) retarget(id string) {
+	parts := strings.SplitN(c.path, "/", 4)
+	parts[2] = id
+	c.path = strings.Join(parts, "/")
+}
+
+// ownedExec forwards a call on a command that runs in one of the build's containers.
+func ownedExec(c *call) error {
+	if c.own() {
+		r, err := c.p.Docker.ExecInspect(c.ctx(), c.args[0], client.ExecInspectOptions{})
+		if err != nil {
+			return err
+		}
+		if _, err := c.p.need(c.ctx(), container, r.ContainerID); err != nil {
+			return err
+		}
+	}
+	return c.forward(nil)
+}
+
+// absent says whether an error means that there is no such object.
+func absent(err error) bool { return errdefs.IsNotFound(err) }
+
+// unavailable says whether an error means that the daemon is no manager of a Swarm.
+func unavailable(err error) bool { return errdefs.IsUnavailable(err) }

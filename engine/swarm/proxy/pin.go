@@ -1,0 +1,172 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// pins are bind mounts of what lies in the build's directories, at paths that only the runner can change.
+//
+// A build can replace a directory of its own by a link to / between the moment at which its path is judged and the
+// one at which the daemon mounts it. The daemon therefore never gets such a path: it gets that of a pin, which was
+// made from a file descriptor that was opened without leaving the build's directories.
+type pins struct {
+	dir      string
+	roots    []string
+	uid, gid int
+
+	mu     sync.Mutex
+	made   map[inode]string
+	number int
+}
+
+// inode is what a pin shows: the same path can be something else later.
+type inode struct {
+	path     string
+	dev, ino uint64
+}
+
+// newPins keeps the pins of a build beside its socket.
+func newPins(cfg Config) *pins {
+	p := &pins{dir: PinDir(cfg.Socket), uid: cfg.UID, gid: cfg.GID, made: map[inode]string{}}
+	for _, root := range []string{cfg.Root, cfg.Workspace, cfg.Tmp} {
+		if root != "" {
+			p.roots = append(p.roots, filepath.Clean(root))
+		}
+	}
+	return p
+}
+
+// PinDir is where the pins of a socket's build lie.
+func PinDir(socket string) string { return filepath.Join(filepath.Dir(socket), "pins") }
+
+// holds says whether a path is a pin: tools send back what they read from the daemon.
+func (p *pins) holds(path string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, target := range p.made {
+		if target == path {
+			return true
+		}
+	}
+	return false
+}
+
+// pin returns the path to give to the daemon for a path in the build's directories.
+func (p *pins) pin(path string, create bool) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fd, err := p.open(path, create)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", missing(path)
+	}
+	if err != nil {
+		return "", &Refusal{"host-mounts", fmt.Sprintf("%s leads out of the build's directories (%v)", path, err), varMounts}
+	}
+	defer func() { _ = unix.Close(fd) }() // only names a file: nothing can be lost
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return "", err
+	}
+	key := inode{path, uint64(stat.Dev), stat.Ino}
+	if target := p.made[key]; target != "" {
+		return target, nil
+	}
+	p.number++
+	target := filepath.Join(p.dir, strconv.Itoa(p.number))
+	if err := p.mount(fd, target, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
+		return "", fmt.Errorf("pin %s: %w", path, err)
+	}
+	p.made[key] = target
+	return target, nil
+}
+
+// mount makes the pin.
+func (p *pins) mount(fd int, target string, dir bool) error {
+	err := os.MkdirAll(p.dir, 0o711)
+	if err == nil && dir {
+		err = os.Mkdir(target, 0o700)
+	} else if err == nil {
+		err = os.WriteFile(target, nil, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), target, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NOSUID | unix.MS_NODEV)
+	return unix.Mount("", target, "", flags, "")
+}
+
+// open opens a path without leaving the root that holds it. The kernel follows links, but none that lead out.
+func (p *pins) open(path string, create bool) (int, error) {
+	for _, root := range p.roots {
+		if !within(path, root) {
+			continue
+		}
+		base, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		fd, err := p.openBelow(base, strings.TrimPrefix(strings.TrimPrefix(path, root), "/"), create)
+		return fd, errors.Join(err, unix.Close(base))
+	}
+	return -1, errors.New("not below a directory of the build")
+}
+
+// openBelow opens a relative path below a directory. It makes missing directories when asked to, for the build's
+// user, as the daemon would.
+func (p *pins) openBelow(base int, rel string, create bool) (int, error) {
+	if rel == "" {
+		rel = "."
+	}
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(base, rel, how)
+	if !create || !errors.Is(err, fs.ErrNotExist) {
+		return fd, err
+	}
+	parent, err := p.openBelow(base, filepath.Dir(rel), true)
+	if err != nil {
+		return -1, err
+	}
+	name := filepath.Base(rel)
+	err = unix.Mkdirat(parent, name, 0o755)
+	if err == nil && os.Geteuid() == 0 {
+		err = unix.Fchownat(parent, name, p.uid, p.gid, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err := errors.Join(err, unix.Close(parent)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return -1, err
+	}
+	return unix.Openat2(base, rel, how)
+}
+
+// Unpin removes the pins of a socket's build, those of a runner that was killed too.
+func Unpin(socket string) error {
+	dir := PinDir(socket)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		target := filepath.Join(dir, e.Name())
+		if unmountErr := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); unmountErr != nil &&
+			!errors.Is(unmountErr, unix.EINVAL) { // EINVAL: not mounted
+			err = errors.Join(err, fmt.Errorf("unmount %s: %w", target, unmountErr))
+			continue
+		}
+		err = errors.Join(err, os.Remove(target)) // never below: what was pinned is not ours to remove
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(dir)
+}

@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+)
+
+// route is one call of the Docker API and what becomes of it. In a pattern {} stands for one path element and {..}
+// for several (the names of images).
+type route struct {
+	method  string
+	pattern *regexp.Regexp
+	handle  func(*call) error
+}
+
+// The variables that refusals name.
+const (
+	varPolicy   = "DRONE_RUNNER_DOCKER_POLICY=own"
+	varNetworks = "allow it with DRONE_RUNNER_DOCKER_NETWORKS"
+	varMounts   = "allow it with DRONE_RUNNER_DOCKER_MOUNTS"
+	varCaps     = "allow it with DRONE_RUNNER_DOCKER_CAPS"
+)
+
+// at makes a route.
+func at(method, pattern string, handle func(*call) error) route {
+	expr := strings.NewReplacer("{}", "([^/]+)", "{..}", "(.+)").Replace(pattern)
+	return route{method, regexp.MustCompile("^" + expr + "$"), handle}
+}
+
+// table is the Docker API as a build sees it, from top to bottom; the first match counts.
+func table() []route {
+	return []route{
+		at("GET", "/_ping", pass), at("HEAD", "/_ping", pass), at("GET", "/version", pass), at("GET", "/info", pass),
+		at("POST", "/auth", pass), at("GET", "/distribution/{..}/json", pass),
+		at("GET", "/events", events), at("GET", "/system/df", diskUsage),
+
+		at("GET", "/containers/json", list), at("POST", "/containers/create", createContainer),
+		at("POST", "/containers/prune", prune), at("POST", "/containers/{}/exec", createExec),
+		at("POST", "/containers/{}/update", updateContainer), at("PUT", "/containers/{}/archive", putArchive),
+		at("DELETE", "/containers/{}", removeContainer),
+		at("GET", "/containers/{}/{..}", owned(container)), at("HEAD", "/containers/{}/{..}", owned(container)),
+		at("POST", "/containers/{}/{..}", owned(container)),
+		at("GET", "/exec/{}/json", ownedExec), at("POST", "/exec/{}/start", ownedExec), at("POST", "/exec/{}/resize", ownedExec),
+
+		at("GET", "/volumes", listVolumes), at("POST", "/volumes/create", createVolume), at("POST", "/volumes/prune", prune),
+		at("GET", "/volumes/{}", owned(volume)), at("DELETE", "/volumes/{}", owned(volume)),
+
+		at("GET", "/networks", listNetworks), at("POST", "/networks/create", createNetwork),
+		at("POST", "/networks/prune", prune), at("GET", "/networks/{}", inspectNetwork),
+		at("DELETE", "/networks/{}", removeNetwork),
+		at("POST", "/networks/{}/connect", connectNetwork), at("POST", "/networks/{}/disconnect", connectNetwork),
+
+		at("GET", "/services", list), at("POST", "/services/create", createService),
+		at("POST", "/services/{}/update", updateService), at("DELETE", "/services/{}", removeService),
+		at("GET", "/services/{}", owned(service)), at("GET", "/services/{}/logs", owned(service)),
+		at("GET", "/tasks", list), at("GET", "/tasks/{}", owned(task)), at("GET", "/tasks/{}/logs", owned(task)),
+		at("GET", "/secrets", list), at("POST", "/secrets/create", createSecret),
+		at("GET", "/secrets/{}", owned(secret)), at("DELETE", "/secrets/{}", owned(secret)),
+		at("POST", "/secrets/{}/update", updateSecret),
+		at("GET", "/configs", list), at("POST", "/configs/create", createConfig),
+		at("GET", "/configs/{}", owned(config)), at("DELETE", "/configs/{}", owned(config)),
+		at("POST", "/configs/{}/update", updateConfig),
+
+		at("GET", "/images/json", pass), at("GET", "/images/search", pass), at("GET", "/images/get", pass),
+		at("POST", "/images/create", createImage), at("POST", "/images/load", loadImages), at("POST", "/images/prune", prune),
+		at("GET", "/images/{..}/json", pass), at("GET", "/images/{..}/history", pass), at("GET", "/images/{..}/get", pass),
+		at("POST", "/images/{..}/push", pass), at("POST", "/images/{..}/tag", tagImage), at("DELETE", "/images/{..}", removeImage),
+		at("POST", "/build", build), at("POST", "/build/prune", pruneBuild), at("POST", "/build/cancel", pass),
+		at("POST", "/commit", commit), at("POST", "/session", pass),
+		at("POST", "/grpc", refuse("buildkit", "BuildKit's /grpc cannot be attributed; build with `docker build` of the classic builder (DOCKER_BUILDKIT=0)")),
+
+		at("GET", "/nodes", pass), at("GET", "/nodes/{}", pass), at("GET", "/plugins", pass),
+		at("", "/nodes/{..}", refuse("nodes", "a build must not change nodes")),
+		at("", "/swarm", refuse("swarm", "the swarm's join tokens are not for builds")),
+		at("", "/swarm/{..}", refuse("swarm", "a build must not join, leave, update or unlock the swarm")),
+		at("", "/plugins/{..}", refuse("plugins", "a build must not look into, add or change plugins")),
+		at("", "/{..}", refuse("unknown-call", "the runner does not know this call of the Docker API")),
+	}
+}
+
+// serve finds the call's route and takes it. Under Keep only what makes or removes things is looked at.
+func (c *call) serve() error {
+	for _, r := range c.p.routes {
+		if r.method != "" && r.method != c.r.Method {
+			continue
+		}
+		if m := r.pattern.FindStringSubmatch(c.path); m != nil {
+			c.args = m[1:]
+			return r.handle(c)
+		}
+	}
+	return &invalid{http.StatusNotFound, "page not found"}
+}
+
+// pass forwards a call that everyone may make.
+func pass(c *call) error { return c.forward(nil) }
+
+// refuse forbids a call where the policy is enforced.
+func refuse(rule, reason string) func(*call) error {
+	return func(c *call) error {
+		if c.own() {
+			return &Refusal{rule, reason, varPolicy}
+		}
+		return c.forward(nil)
+	}
+}

@@ -1,0 +1,323 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+)
+
+// stackLabel is what `docker stack deploy` and abra mark the objects of a stack with.
+const stackLabel = "com.docker.stack.namespace"
+
+// createService labels a service, its containers and its volumes.
+func createService(c *call) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := c.serviceSpec(body); err != nil {
+		return err
+	}
+	name, err := body.text("Name")
+	if err != nil {
+		return err
+	}
+	return c.send(body, c.record(service, name))
+}
+
+// updateService puts the labels back, which an update without them would drop. A service that the build did not make
+// is left as the client sends it: a new label would restart its tasks.
+func updateService(c *call) error {
+	f, err := c.p.need(c.ctx(), service, c.args[0])
+	if err != nil {
+		return err
+	}
+	if c.p.Policy == Keep || !c.p.mine(service, f) {
+		return c.forward(nil)
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := c.serviceSpec(body); err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.send(body, nil)
+}
+
+// serviceSpec labels and judges the whole of a service.
+func (c *call) serviceSpec(spec object) error {
+	err := spec.canon("Name Labels TaskTemplate Mode UpdateConfig RollbackConfig Networks EndpointSpec")
+	if err != nil || c.p.Policy == Keep {
+		return err
+	}
+	if err := spec.label(c.p.labels); err != nil {
+		return err
+	}
+	if err := c.noteStack(spec); err != nil {
+		return err
+	}
+	if err := c.serviceNetworks(spec); err != nil {
+		return err
+	}
+	template, err := spec.make("TaskTemplate")
+	if err != nil {
+		return err
+	}
+	const fields = `PluginSpec ContainerSpec NetworkAttachmentSpec Resources RestartPolicy Placement Networks LogDriver
+		ForceUpdate Runtime`
+	if err := template.canon(fields); err != nil {
+		return err
+	}
+	if err := c.serviceNetworks(template); err != nil {
+		return err
+	}
+	if err := c.judgeTemplate(template); err != nil {
+		return err
+	}
+	containers, err := template.make("ContainerSpec")
+	if err != nil {
+		return err
+	}
+	return c.containerSpec(containers)
+}
+
+// noteStack remembers the names of the build's stacks: secrets made past this socket begin with them.
+func (c *call) noteStack(spec object) error {
+	labels, err := spec.object("Labels")
+	if err != nil {
+		return err
+	}
+	stack, ok := labels[stackLabel].(string)
+	if !ok || stack == "" {
+		return nil
+	}
+	return c.p.Ledger.Add(ledger.Entry{Kind: "stack", Name: stack})
+}
+
+// serviceNetworks checks the networks of a service.
+func (c *call) serviceNetworks(o object) error {
+	networks, err := o.objects("Networks")
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		if err := n.canon("Target"); err != nil {
+			return err
+		}
+		target, err := n.text("Target")
+		if err != nil {
+			return err
+		}
+		if err := c.p.useNetwork(c.ctx(), target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judgeTemplate refuses tasks that are not containers.
+func (c *call) judgeTemplate(template object) error {
+	if !c.own() {
+		return nil
+	}
+	runtime, err := template.text("Runtime")
+	if err != nil {
+		return err
+	}
+	if !zero(template["PluginSpec"]) || !zero(template["NetworkAttachmentSpec"]) || (runtime != "" && runtime != "container") {
+		return &Refusal{"plugins", "a service of a build must run containers, not plugins", varPolicy}
+	}
+	return judgeLogging(template["LogDriver"])
+}
+
+// containerFields are the fields of a service's containers that are known. The judged ones are looked at below.
+const containerFields = `Image Labels Command Args Hostname Env Dir User Groups Privileges Init StopSignal TTY OpenStdin
+	ReadOnly Mounts StopGracePeriod Healthcheck Hosts DNSConfig Secrets Configs Isolation Sysctls CapabilityAdd
+	CapabilityDrop Ulimits OomScoreAdj`
+
+// containerSpec labels and judges what a service's containers are made from.
+func (c *call) containerSpec(spec object) error {
+	if err := spec.canon(containerFields); err != nil {
+		return err
+	}
+	if err := spec.label(c.p.labels); err != nil {
+		return err
+	}
+	mounts, err := spec.objects("Mounts")
+	if err != nil {
+		return err
+	}
+	host, err := c.mounts(mounts)
+	if err != nil || !c.own() {
+		return err
+	}
+	for name, v := range spec {
+		if err := c.judgeContainerField(spec, name, v); err != nil {
+			return err
+		}
+	}
+	if host {
+		return dropMknod(spec, "CapabilityDrop")
+	}
+	return nil
+}
+
+// judgeContainerField judges one field of a service's containers.
+func (c *call) judgeContainerField(spec object, name string, v any) error {
+	switch name {
+	case "Privileges":
+		return judgePrivileges(v)
+	case "CapabilityAdd":
+		return c.judgeCaps(v)
+	case "OomScoreAdj":
+		return c.judgeHostField(name, v)
+	case "Secrets":
+		return c.judgeFiles(spec, name, "SecretID", secret)
+	case "Configs":
+		return c.judgeFiles(spec, name, "ConfigID", config)
+	case "Image", "Labels", "Command", "Args", "Hostname", "Env", "Dir", "User", "Groups", "Init", "StopSignal", "TTY",
+		"OpenStdin", "ReadOnly", "Mounts", "StopGracePeriod", "Healthcheck", "Hosts", "DNSConfig", "Isolation", "Sysctls",
+		"CapabilityDrop", "Ulimits":
+		return nil
+	}
+	return refuseUnless(zero(v), "unknown-option", "the runner does not know the option "+name)
+}
+
+// judgePrivileges allows only what makes a container more confined.
+func judgePrivileges(v any) error {
+	o, err := object{"Privileges": v}.object("Privileges")
+	if err != nil {
+		return err
+	}
+	if err := o.canon("NoNewPrivileges"); err != nil {
+		return err
+	}
+	for name, v := range o {
+		if name != "NoNewPrivileges" && !zero(v) {
+			return &Refusal{"security-options", "a build must not set the security option " + name, varPolicy}
+		}
+	}
+	return nil
+}
+
+// judgeFiles refuses secrets and configs of others.
+func (c *call) judgeFiles(spec object, field, idField string, k kind) error {
+	refs, err := spec.objects(field)
+	if err != nil {
+		return err
+	}
+	for _, ref := range refs {
+		if err := ref.canon(idField); err != nil {
+			return err
+		}
+		id, err := ref.text(idField)
+		if err != nil {
+			return err
+		}
+		if id == "" && k == config {
+			continue // a file that the engine makes itself
+		}
+		if _, err := c.p.need(c.ctx(), k, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeService writes down on which nodes the service ran: after its removal nobody can tell.
+func removeService(c *call) error {
+	f, err := c.p.need(c.ctx(), service, c.args[0])
+	if err != nil {
+		return err
+	}
+	if c.p.Policy != Keep && c.p.mine(service, f) {
+		tasks, err := c.p.Docker.TaskList(c.ctx(), client.TaskListOptions{Filters: client.Filters{}.Add("service", f.id)})
+		if err != nil {
+			return err
+		}
+		for _, t := range tasks.Items {
+			if t.NodeID == "" {
+				continue
+			}
+			if err := c.p.Ledger.Add(ledger.Entry{Kind: "node", ID: t.NodeID}); err != nil {
+				return err
+			}
+		}
+	}
+	c.retarget(f.id)
+	return c.forward(nil)
+}
+
+// createSecret and createConfig label what they make; updates put the label back.
+func createSecret(c *call) error { return createData(c, secret) }
+func createConfig(c *call) error { return createData(c, config) }
+func updateSecret(c *call) error { return updateData(c, secret) }
+func updateConfig(c *call) error { return updateData(c, config) }
+
+// createData makes a secret or a config.
+func createData(c *call, k kind) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.canon("Name Labels Driver"); err != nil {
+		return err
+	}
+	if c.own() && !zero(body["Driver"]) {
+		return &Refusal{"plugins", "a build must not use secret plugins", varPolicy}
+	}
+	if c.p.Policy != Keep {
+		if err := body.label(c.p.labels); err != nil {
+			return err
+		}
+	}
+	name, err := body.text("Name")
+	if err != nil {
+		return err
+	}
+	return c.send(body, c.record(k, name))
+}
+
+// updateData changes the labels of a secret or a config.
+func updateData(c *call, k kind) error {
+	f, err := c.p.need(c.ctx(), k, c.args[0])
+	if err != nil {
+		return err
+	}
+	if c.p.Policy == Keep || !c.p.mine(k, f) {
+		return c.forward(nil)
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.label(c.p.labels); err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.send(body, nil)
+}
+
+// putArchive copies files into a container of the build; device nodes are refused, as they could land in the
+// workspace.
+func putArchive(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	f, err := c.p.need(c.ctx(), container, c.args[0])
+	if err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.guarded(func(name string, device bool) error {
+		if device {
+			return &invalid{http.StatusForbidden, fmt.Sprintf("refused by the runner's rule devices: %s is a device", name)}
+		}
+		return nil
+	})
+}

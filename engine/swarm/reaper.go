@@ -1,0 +1,207 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// KindNode is the kind of a leftover that is none: a node on which the build had tasks and that could not be looked
+// at. It deserves a warning, not a failed build.
+const KindNode = "node"
+
+// Builds names the builds that hold Docker objects, a ledger or a socket's directory.
+func (s *Swarm) Builds(ctx context.Context) ([]string, error) {
+	if s.cfg.Mode != ModeProxy {
+		return nil, nil
+	}
+	found := map[string]bool{}
+	ledgers, err := ledger.Builds(s.cfg.LedgerDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range ledgers {
+		found[b] = true
+	}
+	dirs, err := os.ReadDir(s.cfg.SocketDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list sockets: %w", err)
+	}
+	for _, d := range dirs {
+		found[d.Name()] = true
+	}
+	objects, err := s.marked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		found[o.build] = true
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// Remaining looks again and returns what the build still holds, with the daemon's reason where a teardown was refused.
+func (s *Swarm) Remaining(ctx context.Context, build string) ([]leftover.Item, error) {
+	if s.cfg.Mode != ModeProxy {
+		return nil, nil
+	}
+	h, err := s.holding(ctx, build)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	why := s.refusals[build]
+	s.mu.Unlock()
+	var out []leftover.Item
+	for _, v := range append(h.all(), h.unverified...) {
+		item := v.item()
+		if reason := why[v.key()]; reason != "" {
+			item.Detail = reason
+		}
+		out = append(out, item)
+	}
+	return out, nil
+}
+
+// Kept lists what a build whose objects are meant to stay (see Build.Keep) left, as far as its ledger knows.
+func (s *Swarm) Kept(_ context.Context, build string) ([]leftover.Item, error) {
+	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && !header.Keep) {
+		return nil, nil
+	}
+	var out []leftover.Item
+	for _, e := range entries {
+		name := e.Name
+		if name == "" {
+			name = e.ID
+		}
+		out = append(out, leftover.Item{Kind: e.Kind, Name: name, Detail: "kept"})
+	}
+	return out, err
+}
+
+// remember keeps the reasons of the last teardown for Remaining.
+func (s *Swarm) remember(build string, refusals map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(refusals) == 0 {
+		delete(s.refusals, build)
+		return
+	}
+	s.refusals[build] = refusals
+}
+
+// recordVolume writes an anonymous volume into the build's ledger.
+func (s *Swarm) recordVolume(build, name string) error {
+	entry := ledger.Entry{Kind: "volume", Name: name, Note: "anonymous"}
+	if at := s.attached(build); at != nil {
+		return at.ledger.Add(entry)
+	}
+	l, err := ledger.Open(s.cfg.LedgerDir, ledger.Header{Build: build})
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Add(entry), l.Close())
+}
+
+// mark is an object that carries a build's label.
+type mark struct {
+	thing
+	build string
+	info  map[string]string // all labels
+}
+
+// marked lists every object on every reachable node that carries the label of a build.
+func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
+	filter := client.Filters{}.Add("label", proxy.LabelBuild)
+	var out []mark
+	add := func(n *node, kind, id, name string, labels map[string]string) {
+		out = append(out, mark{thing{node: n, kind: kind, id: id, name: name}, labels[proxy.LabelBuild], labels})
+	}
+	if err := s.markedCluster(ctx, filter, add); err != nil {
+		return nil, err
+	}
+	for i, n := range s.nodes {
+		if err := markedLocal(ctx, n, filter, add); err != nil {
+			if i == 0 {
+				return nil, err
+			}
+			s.cfg.Log.WithError(err).Warnf("node %s was not looked at for objects of builds", n.endpoint)
+		}
+	}
+	return out, nil
+}
+
+// adder takes one labelled object.
+type adder func(n *node, kind, id, name string, labels map[string]string)
+
+// markedCluster lists what the Swarm shares.
+func (s *Swarm) markedCluster(ctx context.Context, filter client.Filters, add adder) error {
+	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: filter})
+	if notManager(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	for _, v := range services.Items {
+		add(s.nodes[0], "service", v.ID, v.Spec.Name, v.Spec.Labels)
+	}
+	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list secrets: %w", err)
+	}
+	for _, v := range secrets.Items {
+		add(s.nodes[0], "secret", v.ID, v.Spec.Name, v.Spec.Labels)
+	}
+	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list configs: %w", err)
+	}
+	for _, v := range configs.Items {
+		add(s.nodes[0], "config", v.ID, v.Spec.Name, v.Spec.Labels)
+	}
+	return nil
+}
+
+// markedLocal lists what one node holds.
+func markedLocal(ctx context.Context, n *node, filter client.Filters, add adder) error {
+	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, v := range containers.Items {
+		add(n, "container", v.ID, v.ID[:12], v.Labels)
+	}
+	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, v := range networks.Items {
+		add(n, "network", v.ID, v.Name, v.Labels)
+	}
+	volumes, err := n.docker.VolumeList(ctx, client.VolumeListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		add(n, "volume", v.Name, v.Name, v.Labels)
+	}
+	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for _, v := range images.Items {
+		add(n, "image", v.ID, v.ID, v.Labels)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package swarm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// stackLabel is what `docker stack deploy` and abra mark the objects of a stack with.
+const stackLabel = "com.docker.stack.namespace"
+
+// stackData adds the secrets and configs that were made for the build's stacks past its socket. They carry no label;
+// their names begin with the stack's. A name alone proves little, so they must also be younger than the build, or
+// the stack be one that only builds deploy.
+func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header, entries []ledger.Entry) error {
+	own := map[string]bool{}
+	for _, e := range entries {
+		if e.Kind == "stack" {
+			own[e.Name] = true
+		}
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{})
+	if err != nil {
+		return fmt.Errorf("list secrets: %w", err)
+	}
+	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{})
+	if err != nil {
+		return fmt.Errorf("list configs: %w", err)
+	}
+	others, err := s.stacks(ctx)
+	if err != nil {
+		return err
+	}
+	add := func(kind, id string, spec swarm.Annotations, made time.Time) {
+		stack := stackOf(spec.Name, own, others)
+		if stack == "" || spec.Labels[proxy.LabelBuild] != "" || (spec.Labels[stackLabel] != "" && spec.Labels[stackLabel] != stack) {
+			return
+		}
+		if s.appStack(stack) || (!header.Started.IsZero() && made.After(header.Started)) {
+			h.data = append(h.data, thing{node: s.nodes[0], kind: kind, id: id, name: spec.Name,
+				detail: "made past the build's socket, for its stack " + stack})
+		}
+	}
+	for _, v := range secrets.Items {
+		add("secret", v.ID, v.Spec.Annotations, v.CreatedAt)
+	}
+	for _, v := range configs.Items {
+		add("config", v.ID, v.Spec.Annotations, v.CreatedAt)
+	}
+	return nil
+}
+
+// stacks names the stacks that have services.
+func (s *Swarm) stacks(ctx context.Context) (map[string]bool, error) {
+	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list services: %w", err)
+	}
+	out := map[string]bool{}
+	for _, v := range services.Items {
+		out[v.Spec.Labels[stackLabel]] = true
+	}
+	delete(out, "")
+	return out, nil
+}
+
+// stackOf returns the build's stack that an object's name begins with, unless the name begins with that of another,
+// longer named stack too: app_b_key may be the secret b_key of app or the secret key of app_b.
+func stackOf(name string, own, others map[string]bool) string {
+	best := ""
+	for _, stacks := range []map[string]bool{own, others} {
+		for stack := range stacks {
+			if strings.HasPrefix(name, stack+"_") && len(stack) > len(best) {
+				best = stack
+			}
+		}
+	}
+	if !own[best] {
+		return ""
+	}
+	return best
+}
+
+// domain is the domain of an app whose stack has this name: abra replaces dots by underscores, which no domain has.
+func domain(stack string) string { return strings.ReplaceAll(stack, "_", ".") }
+
+// appStack says whether a stack is one that, by the configured pattern, only builds deploy.
+func (s *Swarm) appStack(stack string) bool {
+	return s.apps != nil && s.apps.MatchString(domain(stack))
+}

@@ -1,0 +1,203 @@
+package swarmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/client"
+)
+
+// startTimeout bounds how long a daemon may take to answer, also on a busy machine.
+const startTimeout = 2 * time.Minute
+
+// Daemon is a running Docker daemon that belongs to the tests.
+type Daemon struct {
+	// Socket is the path of the daemon's API socket; Host is the same as an endpoint.
+	Socket, Host string
+
+	// Client speaks to the daemon directly, past every per-build socket.
+	Client *client.Client
+
+	dir  string
+	lock *os.File
+	args []string
+	proc *exec.Cmd
+	done chan error
+}
+
+// Start installs Docker from Debian's packages if there is none, starts a daemon, makes it a Swarm manager and
+// imports Image. One daemon runs at a time on a host: a second caller waits for the first one's Stop.
+func Start(ctx context.Context) (*Daemon, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("only root can start one")
+	}
+	if err := install(ctx, "dockerd", "docker.io"); err != nil {
+		return nil, err
+	}
+	if err := install(ctx, "busybox", "busybox-static"); err != nil {
+		return nil, err
+	}
+	lock, err := acquire(ctx, filepath.Join(os.TempDir(), "cc-ci-swarmtest.lock"))
+	if err != nil {
+		return nil, err
+	}
+	if err := clearStale(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	dir, err := os.MkdirTemp("", dirPrefix)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	d := &Daemon{dir: dir, lock: lock, Socket: filepath.Join(dir, "docker.sock")}
+	d.Host = "unix://" + d.Socket
+	d.args = []string{
+		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"--pidfile", filepath.Join(dir, pidFile), "--config-file", filepath.Join(dir, "daemon.json"), "-H", d.Host,
+	}
+	if err := d.begin(ctx); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	return d, nil
+}
+
+// begin makes a fresh data root into a Swarm manager that has Image.
+func (d *Daemon) begin(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(d.dir, "daemon.json"), []byte("{}\n"), 0o600); err != nil {
+		return err
+	}
+	if err := d.launch(ctx); err != nil {
+		return err
+	}
+	if _, err := d.Client.SwarmInit(ctx, client.SwarmInitOptions{
+		ListenAddr: "127.0.0.1:0", AdvertiseAddr: "127.0.0.1",
+	}); err != nil {
+		return fmt.Errorf("swarm init: %w", err)
+	}
+	// The ingress network comes a little later; tests that count networks must not see it come.
+	if err := d.until(ctx, func(ctx context.Context) error {
+		_, err := d.Client.NetworkInspect(ctx, "ingress", client.NetworkInspectOptions{})
+		return err
+	}); err != nil {
+		return err
+	}
+	return ImportImage(ctx, d.Client)
+}
+
+// launch starts the process and waits until it answers.
+func (d *Daemon) launch(ctx context.Context) error {
+	out, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	d.proc = exec.Command("dockerd", d.args...)
+	d.proc.Stdout, d.proc.Stderr = out, out
+	d.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := errors.Join(d.proc.Start(), out.Close()); err != nil {
+		return err
+	}
+	d.done = make(chan error, 1)
+	go func(cmd *exec.Cmd, done chan<- error) { done <- cmd.Wait() }(d.proc, d.done)
+	if d.Client == nil {
+		if d.Client, err = client.New(client.WithHost(d.Host)); err != nil {
+			return err
+		}
+	}
+	return d.answers(ctx)
+}
+
+// answers waits until the daemon answers a ping.
+func (d *Daemon) answers(ctx context.Context) error {
+	return d.until(ctx, func(ctx context.Context) error {
+		_, err := d.Client.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+		return err
+	})
+}
+
+// until waits until the daemon does something without an error.
+func (d *Daemon) until(ctx context.Context, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case end := <-d.done:
+			d.done <- end
+			return fmt.Errorf("dockerd ended (%v): %s", end, d.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("dockerd does not answer: %w: %s", err, d.Log())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Log is the end of the daemon's log, for a test's failure message.
+func (d *Daemon) Log() string {
+	b, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-2000):])
+}
+
+// Restart ends the daemon and starts it again on the same data. It returns when the Swarm has a leader again.
+func (d *Daemon) Restart(ctx context.Context) error {
+	if err := d.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	if err := d.launch(ctx); err != nil {
+		return err
+	}
+	return d.until(ctx, func(ctx context.Context) error {
+		_, err := d.Client.NodeList(ctx, client.NodeListOptions{})
+		return err
+	})
+}
+
+// end signals the process and waits for it; after a minute it kills it.
+func (d *Daemon) end(sig syscall.Signal) error {
+	if d.proc == nil || d.proc.Process == nil {
+		return nil
+	}
+	if err := d.proc.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case err := <-d.done:
+		d.done <- err
+		return nil // how a daemon that was told to end ended says nothing about the tests
+	case <-time.After(time.Minute):
+		return errors.Join(errors.New("dockerd ignored its signal for a minute"), d.proc.Process.Kill())
+	}
+}
+
+// Stop ends the daemon, unmounts what it left below its directory, removes that and lets the next caller start.
+func (d *Daemon) Stop() error {
+	err := d.end(syscall.SIGTERM)
+	if d.Client != nil {
+		err = errors.Join(err, d.Client.Close())
+	}
+	return errors.Join(err, removeTree(d.dir), d.lock.Close())
+}
+
+// install makes sure that a program is there, from Debian's package if need be.
+func install(ctx context.Context, program, pkg string) error {
+	if _, err := exec.LookPath(program); err == nil {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", pkg)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("install %s: %w: %s", pkg, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+const (
+	firstPause = 20 * time.Millisecond
+	lastPause  = 250 * time.Millisecond
+
+	// atOnce is how many containers are removed at the same time.
+	atOnce = 8
+)
+
+// teardown is the removal of one build's objects.
+type teardown struct {
+	s     *Swarm
+	build string
+	order []string // keys, as first seen
+	seen  map[string]thing
+
+	mu       sync.Mutex
+	refusals map[string]string
+}
+
+// Teardown removes what the build made and waits until two looks in a row find nothing. It returns what it removed
+// also when it cannot finish in time.
+func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, error) {
+	if s.cfg.Mode != ModeProxy {
+		return nil, nil
+	}
+	if at := s.attached(build); at != nil {
+		at.proxy.Seal()
+	}
+	limited, cancel := context.WithTimeout(ctx, s.cfg.TeardownTimeout)
+	defer cancel()
+	t := &teardown{s: s, build: build, seen: map[string]thing{}, refusals: map[string]string{}}
+	left, err := t.run(limited)
+	removed := t.removed(left)
+	files, fileErr := s.removeEnvFiles(build)
+	removed, err = append(removed, files...), errors.Join(err, fileErr)
+	s.remember(build, t.refusals)
+	if err == nil && s.attached(build) == nil {
+		err = s.forget(build)
+	}
+	return removed, err
+}
+
+// run removes until nothing is found twice in a row, and returns what is left when the time is over.
+func (t *teardown) run(ctx context.Context) (*holding, error) {
+	var last *holding
+	var failure error
+	pause := firstPause
+	for clean := 0; clean < 2; {
+		h, err := t.s.holding(ctx, t.build)
+		switch {
+		case err != nil:
+			failure, clean = err, 0
+		case h.empty():
+			clean++
+		default:
+			last, clean, failure = h, 0, nil
+			if t.note(h) {
+				pause = firstPause
+			}
+			t.pass(ctx, h)
+		}
+		select {
+		case <-ctx.Done():
+			return last, t.late(last, failure)
+		case <-time.After(pause):
+			pause = min(lastPause, pause*5/4)
+		}
+	}
+	return nil, nil
+}
+
+// late is the error of a teardown that ran out of time.
+func (t *teardown) late(left *holding, failure error) error {
+	if failure != nil {
+		return fmt.Errorf("remove the Docker objects of %s: %w", t.build, failure)
+	}
+	if left == nil || left.empty() {
+		return nil
+	}
+	var names []string
+	for _, v := range left.all() {
+		text := v.item().String()
+		if why := t.refusals[v.key()]; why != "" {
+			text += ": " + why
+		}
+		names = append(names, text)
+	}
+	return fmt.Errorf("remove the Docker objects of %s: still there after %s: %s", t.build, t.s.cfg.TeardownTimeout,
+		strings.Join(names, "; "))
+}
+
+// note remembers what was seen, and says whether anything of it is new.
+func (t *teardown) note(h *holding) bool {
+	fresh := false
+	for _, v := range h.all() {
+		if _, known := t.seen[v.key()]; !known {
+			t.order = append(t.order, v.key())
+			t.seen[v.key()] = v
+			fresh = true
+		}
+		for _, name := range v.volumes {
+			anon := thing{node: v.node, kind: "volume", id: name, detail: "anonymous"}
+			if _, known := t.seen[anon.key()]; !known {
+				t.order = append(t.order, anon.key())
+				t.seen[anon.key()] = anon
+			}
+		}
+	}
+	return fresh
+}
+
+// removed lists what was seen and is no longer there. Tasks are left out: they are a service's shadow.
+func (t *teardown) removed(left *holding) []leftover.Item {
+	still := map[string]bool{}
+	if left != nil {
+		for _, v := range left.all() {
+			still[v.key()] = true
+		}
+	}
+	var out []leftover.Item
+	for _, key := range t.order {
+		if v := t.seen[key]; !still[key] && v.kind != "task" {
+			out = append(out, v.item())
+		}
+	}
+	return out
+}
+
+// pass does one round of removals. Nothing that tasks or containers use is touched while they are there: a network
+// that goes before its tasks costs the addresses that they hold on other networks, for good.
+func (t *teardown) pass(ctx context.Context, h *holding) {
+	for _, v := range h.services {
+		_, err := v.node.docker.ServiceRemove(ctx, v.id, client.ServiceRemoveOptions{})
+		t.result(v, err)
+	}
+	t.removeContainers(ctx, h.containers)
+	if len(h.services)+len(h.tasks)+len(h.containers) > 0 {
+		// A container that cannot be removed must not hold up the rest for ever, but its own network and volumes stay.
+		if len(h.services)+len(h.tasks) > 0 || !t.refused(h.containers) {
+			return
+		}
+	}
+	for _, v := range h.networks {
+		t.result(v, t.removeNetwork(ctx, v))
+	}
+	for _, v := range h.data {
+		var err error
+		if v.kind == "secret" {
+			_, err = v.node.docker.SecretRemove(ctx, v.id, client.SecretRemoveOptions{})
+		} else {
+			_, err = v.node.docker.ConfigRemove(ctx, v.id, client.ConfigRemoveOptions{})
+		}
+		t.result(v, err)
+	}
+	for _, v := range h.volumes {
+		_, err := v.node.docker.VolumeRemove(ctx, v.id, client.VolumeRemoveOptions{Force: true})
+		t.result(v, err)
+	}
+	for _, v := range h.images {
+		opts := client.ImageRemoveOptions{Force: strings.HasPrefix(v.id, "sha256:"), PruneChildren: true}
+		_, err := v.node.docker.ImageRemove(ctx, v.id, opts)
+		t.result(v, err)
+	}
+}
+
+// removeContainers removes containers with their anonymous volumes, several at a time.
+func (t *teardown) removeContainers(ctx context.Context, containers []thing) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, v := range containers {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			t.removeContainer(ctx, v)
+		})
+	}
+	wg.Wait()
+}
+
+// removeContainer writes the container's anonymous volumes down before it removes both, so that none is forgotten
+// when only the first half works.
+func (t *teardown) removeContainer(ctx context.Context, v thing) {
+	for _, name := range v.volumes {
+		if err := t.s.recordVolume(t.build, name); err != nil {
+			t.result(v, err)
+			return
+		}
+	}
+	_, err := v.node.docker.ContainerRemove(ctx, v.id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && strings.Contains(err.Error(), "is already in progress") {
+		err = nil // the Swarm is faster
+	}
+	t.result(v, err)
+}
+
+// refused says whether the daemon refused to remove any of these things.
+func (t *teardown) refused(things []thing) bool {
+	for _, v := range things {
+		if t.refusals[v.key()] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// removeNetwork removes a network once no removed task sits on it, and detaches what others put on it: the network
+// is the build's, so is its end.
+func (t *teardown) removeNetwork(ctx context.Context, v thing) error {
+	if v.node == t.s.nodes[0] {
+		pending, err := proxy.TasksOn(ctx, v.node.docker, v.id)
+		if err != nil {
+			return err
+		}
+		if pending > 0 {
+			return fmt.Errorf("%d tasks of removed services are still on it", pending)
+		}
+	}
+	_, err := v.node.docker.NetworkRemove(ctx, v.id, client.NetworkRemoveOptions{})
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	r, inspectErr := v.node.docker.NetworkInspect(ctx, v.id, client.NetworkInspectOptions{})
+	if inspectErr != nil {
+		return errors.Join(err, inspectErr)
+	}
+	for id := range r.Network.Containers {
+		_, detachErr := v.node.docker.NetworkDisconnect(ctx, v.id, client.NetworkDisconnectOptions{Container: id, Force: true})
+		if detachErr != nil && !errdefs.IsNotFound(detachErr) {
+			err = errors.Join(err, detachErr)
+		}
+	}
+	return err
+}
+
+// result remembers why something could not be removed. That it was gone already is what is wanted.
+func (t *teardown) result(v thing, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil || errdefs.IsNotFound(err) {
+		delete(t.refusals, v.key())
+		return
+	}
+	t.refusals[v.key()] = strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+}
