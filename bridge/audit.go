@@ -1,0 +1,52 @@
+package bridge
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+)
+
+// audit writes one JSON line for each decision. A crash between the line and the journal repeats the line: a
+// decision may be written twice, never not at all.
+type audit struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// entry is one line of the audit log.
+type entry struct {
+	Time     time.Time `json:"time"`
+	Decision string    `json:"decision"`
+	Rule     string    `json:"rule"`
+	User     string    `json:"user"`
+	UserID   int64     `json:"user_id"`
+	Repo     string    `json:"repo"`
+	PR       int64     `json:"pr"`
+	Comment  int64     `json:"comment"`
+	Text     string    `json:"text"`
+	SHA      string    `json:"sha,omitempty"`
+	Recipe   string    `json:"recipe,omitempty"`
+	Build    int64     `json:"build,omitempty"`
+}
+
+// write appends the line for a request.
+func (a *audit) write(r *journal.Request, decision, rule string) error {
+	line, err := json.Marshal(entry{
+		Time: time.Now().UTC(), Decision: decision, Rule: rule, User: r.Login, UserID: r.Author,
+		Repo: r.Owner + "/" + r.Name, PR: r.PR, Comment: r.Comment, Text: r.Text,
+		SHA: r.SHA, Recipe: r.Recipe, Build: r.Build,
+	})
+	if err != nil {
+		return fmt.Errorf("encode audit line: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, err := a.out.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("write audit line: %w", err)
+	}
+	return nil
+}

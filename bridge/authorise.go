@@ -1,0 +1,190 @@
+package bridge
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// The rules of a cancel that was allowed: of every run, or of the author's own.
+const (
+	ruleCancel    = "cancel"
+	ruleCancelOwn = "cancel own"
+)
+
+// refusal is an answer without a run.
+func refusal(rule, text string) journal.Outcome {
+	return journal.Outcome{Rule: rule, Status: statusNone, Text: text}
+}
+
+// notice is a refusal whose answer goes into the pull request's one notice, so that many of them are one comment.
+func notice(rule, text string) journal.Outcome {
+	return journal.Outcome{Rule: rule, Status: statusNone, Text: text, Shared: true}
+}
+
+// authorise judges a received command: may its author, does the comment still stand, is the pull request open,
+// and which commit is meant. Whatever cannot be known is no.
+func (b *Bridge) authorise(j *job) error {
+	r := &j.req
+	if r.Crowded {
+		return b.decide(j, notice("queue is full", "too many requests are waiting; comment again later"))
+	}
+	if j.fresh && !b.users.take(r.Author, time.Now()) {
+		return b.decide(j, notice("user limit", "too many commands at once; comment again in a few minutes"))
+	}
+	j.fresh = false
+	if err := b.react(r, "eyes"); err != nil {
+		return err
+	}
+	if rule, err := b.standing(r); err != nil || rule != "" {
+		return b.orRefuse(j, err, refusal(rule, ""))
+	}
+	may, rule, err := b.may(r)
+	if err != nil {
+		return err
+	}
+	cmd, _ := Parse(r.Text)
+	if !may && cmd.Verb != Cancel {
+		return b.decide(j, notice(rule, "only people who may write to this repository can start its tests"))
+	}
+	if r.CatchUp && time.Since(r.Created) > b.MaxAge {
+		return b.decide(j, refusal("comment is too old", "this command was found too late to be run; comment again"))
+	}
+	pull, err := b.Gitea.Pull(repoOf(r), r.PR)
+	switch {
+	case safehttp.Status(err) == http.StatusNotFound:
+		return b.decide(j, refusal("pull request is gone", ""))
+	case err != nil:
+		return err
+	case pull.Base != r.Repo:
+		return b.decide(j, refusal("pull request is for another repository", ""))
+	case !pull.Open:
+		return b.decide(j, refusal("pull request is closed", ""))
+	}
+	switch cmd.Verb {
+	case Help:
+		return b.decide(j, refusal("help", helpText))
+	case Cancel:
+		return b.cancel(j, may)
+	}
+	return b.pin(j, cmd, pull)
+}
+
+// orRefuse returns err if there is one and decides otherwise.
+func (b *Bridge) orRefuse(j *job, err error, o journal.Outcome) error {
+	if err != nil {
+		return err
+	}
+	return b.decide(j, o)
+}
+
+// react adds a reaction; one that Gitea does not want is no reason to stop.
+func (b *Bridge) react(r *journal.Request, reaction string) error {
+	err := b.Gitea.React(repoOf(r), r.Comment, reaction)
+	if safehttp.Definite(err) {
+		b.Log.WithError(err).Warn("reaction refused")
+		return nil
+	}
+	return err
+}
+
+// standing reads the comment again and names the rule by which it no longer counts: it may have been deleted,
+// edited, or the journalled text may be a replay of what it was once.
+func (b *Bridge) standing(r *journal.Request) (string, error) {
+	n, err := b.Gitea.Note(repoOf(r), r.Comment)
+	switch {
+	case safehttp.Status(err) == http.StatusNotFound:
+		return "comment is gone", nil
+	case err != nil:
+		return "", err
+	case n.Author.ID != r.Author || n.Imported:
+		return "author is another", nil
+	case n.PR != r.PR:
+		return "comment is elsewhere", nil
+	case n.Author.ID == b.self.Load().ID:
+		return "author is the bot", nil
+	case text(n.Body) != r.Text || !n.Updated.Equal(n.Created):
+		return "comment was edited", nil
+	}
+	return "", nil
+}
+
+// may asks Gitea now whether the author may start runs, by the configured rule.
+func (b *Bridge) may(r *journal.Request) (bool, string, error) {
+	repo, author := repoOf(r), authorOf(r)
+	switch b.Access {
+	case AccessWrite:
+		if !r.CatchUp && !r.Push {
+			return false, "no signed push right", nil
+		}
+		return b.Gitea.MayWrite(repo, author, r.Push)
+	case AccessCollaborator:
+		ok, err := b.Gitea.IsCollaborator(repo, author)
+		return ok, "collaborator check", err
+	case AccessList:
+		return b.listed(author)
+	}
+	return false, "access rule is unknown", nil
+}
+
+// listed looks the author up in the lists. A listed name counts only while it belongs to the same account.
+func (b *Bridge) listed(u gitea.User) (bool, string, error) {
+	if slices.ContainsFunc(b.Users, func(name string) bool { return strings.EqualFold(name, u.Login) }) {
+		account, err := b.Gitea.Account(u.Login)
+		if err != nil && safehttp.Status(err) != http.StatusNotFound {
+			return false, "", err
+		}
+		if err == nil && account.ID == u.ID {
+			return true, "listed user", nil
+		}
+	}
+	for _, team := range b.Teams {
+		in, err := b.Gitea.InTeam(team, u)
+		if err != nil {
+			return false, "", err
+		}
+		if in {
+			return true, "listed team", nil
+		}
+	}
+	return false, "not on the list", nil
+}
+
+// cancel stops the pull request's runs that were asked for before. Who may not start runs may stop their own.
+func (b *Bridge) cancel(j *job, may bool) error {
+	defer b.lane(&j.req)()
+	requests, err := b.Journal.Pull(j.req.Repo, j.req.PR)
+	if err != nil {
+		return err
+	}
+	stopped := 0
+	for _, r := range requests {
+		if r.State.Final() || r.Outcome != nil || r.Comment >= j.req.Comment || (!may && r.Author != j.req.Author) {
+			continue
+		}
+		if cmd, ok := Parse(r.Text); !ok || (cmd.Verb != Run && cmd.Verb != Retest) {
+			continue
+		}
+		if err := b.end(r.Key, journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(j.req.Login, 64)}); err != nil {
+			return err
+		}
+		stopped++
+	}
+	rule := ruleCancel
+	if !may {
+		rule = ruleCancelOwn
+	}
+	switch {
+	case stopped > 0:
+		return b.decide(j, refusal(rule, fmt.Sprintf("cancelling %d run(s)", stopped)))
+	case may:
+		return b.decide(j, refusal(rule, "no run of this pull request is waiting or running"))
+	}
+	return b.decide(j, notice("no right to cancel", "only people who may write to this repository can cancel its tests"))
+}

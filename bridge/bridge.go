@@ -1,0 +1,204 @@
+// Package bridge turns a comment on a Gitea pull request into one Drone build, and the build's result into one
+// comment.
+//
+// A request lives in the journal from before its hook is acknowledged until its result is on the pull request.
+// Each step of its life (authorise, admit, trigger, follow, deliver) ends in one journal write and may be repeated
+// after a crash at any point: what may already exist outside (a reply, a build) is looked for before it is made.
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+)
+
+// Bridge is the service. New makes it, Handler receives the hooks, Run does the work.
+type Bridge struct {
+	Config
+	audit   *audit
+	metrics *metrics
+
+	self     atomic.Pointer[gitea.User] // the bot's account, once Gitea has told it
+	users    *limits[int64]
+	pulls    *limits[lane]
+	repos    *limits[int64]
+	accepted chan journal.Request
+	stopped  chan struct{} // closed when Run no longer reads accepted
+
+	mu      sync.Mutex
+	jobs    map[journal.Key]*job
+	lanes   map[lane]*sync.Mutex
+	notices map[lane]string // the text of each pull request's notice, as last written
+	work    sync.WaitGroup
+}
+
+// lane is a pull request: what its requests decide about each other happens one after the other.
+type lane struct{ repo, pr int64 }
+
+// job is a request at work. Its request belongs to the job's goroutine.
+type job struct {
+	req    journal.Request
+	wake   chan struct{} // a hint that something changed
+	fresh  bool          // not yet charged to the limits
+	unsure time.Time     // since when a build may exist whose number is unknown
+	looked bool          // the reply was looked for, or cannot exist yet
+	fails  int           // failures of the present step
+	broken int           // answers of 500 to the build's creation
+	poll   time.Duration
+}
+
+// New returns a bridge; nothing happens before Run.
+func New(cfg Config) (*Bridge, error) {
+	m, err := newMetrics(cfg.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return &Bridge{
+		Config: cfg, audit: &audit{out: cfg.Audit}, metrics: m,
+		users:    newLimits[int64](cfg.UserBurst, cfg.UserEvery),
+		pulls:    newLimits[lane](cfg.PullBurst, cfg.PullEvery),
+		repos:    newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
+		accepted: make(chan journal.Request), stopped: make(chan struct{}),
+		jobs: map[journal.Key]*job{}, lanes: map[lane]*sync.Mutex{}, notices: map[lane]string{},
+	}, nil
+}
+
+// Run works until ctx ends: first on what the journal holds, then on what Handler accepts and on comments whose
+// hook was lost. When it returns, every request is in the journal in a state from which the next Run goes on.
+func (b *Bridge) Run(ctx context.Context) error {
+	defer b.work.Wait()
+	defer close(b.stopped)
+	live, err := b.Journal.Live()
+	if err != nil {
+		return err
+	}
+	for _, r := range live {
+		b.start(ctx, &job{req: r, unsure: r.Asked})
+	}
+	b.work.Go(func() { b.upkeep(ctx) })
+	for {
+		select {
+		case r := <-b.accepted:
+			b.start(ctx, &job{req: r, fresh: true, looked: true})
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// upkeep learns the bot's account, then reads missed comments and prunes the journal for ever.
+func (b *Bridge) upkeep(ctx context.Context) {
+	wait := b.RetryFirst
+	for b.self.Load() == nil {
+		self, err := b.Gitea.Self()
+		if err == nil {
+			b.self.Store(&self)
+			break
+		}
+		b.Log.WithError(err).Warn("Gitea does not tell the bot's account; asking again")
+		if !pause(ctx, wait) {
+			return
+		}
+		wait = min(2*wait, b.RetryMax)
+	}
+	for {
+		b.catchUp(ctx)
+		if _, err := b.Journal.Prune(time.Now().Add(-b.Keep)); err != nil {
+			b.Log.WithError(err).Error("prune journal")
+		}
+		if !pause(ctx, b.CatchUp) {
+			return
+		}
+	}
+}
+
+// Ready reports whether the bridge can judge hooks: Gitea has told it who it is.
+func (b *Bridge) Ready() error {
+	if b.self.Load() == nil {
+		return fmt.Errorf("the bot's account is not known yet: Gitea has not answered")
+	}
+	return nil
+}
+
+// start runs a job in its own goroutine, which Run waits for.
+func (b *Bridge) start(ctx context.Context, j *job) {
+	j.wake = make(chan struct{}, 1)
+	b.mu.Lock()
+	b.jobs[j.req.Key] = j
+	b.metrics.live.Set(float64(len(b.jobs)))
+	b.mu.Unlock()
+	b.work.Go(func() {
+		b.advance(ctx, j)
+		b.mu.Lock()
+		delete(b.jobs, j.req.Key)
+		b.metrics.live.Set(float64(len(b.jobs)))
+		b.mu.Unlock()
+	})
+}
+
+// submit hands a journalled request to Run. When Run has ended, the next one finds it in the journal.
+func (b *Bridge) submit(r journal.Request) {
+	select {
+	case b.accepted <- r:
+	case <-b.stopped:
+	}
+}
+
+// crowded reports whether as many requests are alive as may be.
+func (b *Bridge) crowded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.jobs) >= b.Queue
+}
+
+// end stores the reason why a run must stop and wakes its job.
+func (b *Bridge) end(key journal.Key, stop journal.Stop) error {
+	if err := b.Journal.Stop(key, stop); err != nil {
+		return err
+	}
+	b.nudge(key)
+	return nil
+}
+
+// nudge makes a job look at its build at once.
+func (b *Bridge) nudge(key journal.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if j := b.jobs[key]; j != nil {
+		select {
+		case j.wake <- struct{}{}:
+		default: // it is awake already
+		}
+	}
+}
+
+// lane locks a pull request; the caller calls the result to unlock it.
+func (b *Bridge) lane(r *journal.Request) (unlock func()) {
+	key := lane{r.Repo, r.PR}
+	b.mu.Lock()
+	l := b.lanes[key]
+	if l == nil {
+		l = new(sync.Mutex)
+		b.lanes[key] = l
+	}
+	b.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// pause waits and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

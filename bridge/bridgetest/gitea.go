@@ -1,0 +1,238 @@
+package bridgetest
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+)
+
+// The one repository of the small Gitea, and its secret.
+const (
+	RepoID = 7
+	Owner  = "org"
+	Name   = "app"
+	Secret = "hook-secret-canary-0123456789abcdef"
+)
+
+// User is an account and its right to the repository.
+type User struct {
+	ID    int64  `json:"id"`
+	Login string `json:"login"`
+	Right string `json:"-"` // none, read, write, admin or owner
+}
+
+// Comment is a comment with the reactions to it.
+type Comment struct {
+	ID        int64     `json:"id"`
+	User      *User     `json:"user"`
+	Body      string    `json:"body"`
+	PullURL   string    `json:"pull_request_url"`
+	Created   time.Time `json:"created_at"`
+	Updated   time.Time `json:"updated_at"`
+	Reactions []string  `json:"-"`
+	PR        int64     `json:"-"`
+}
+
+// Status is a commit status as it was sent.
+type Status struct {
+	State, Context, Description, TargetURL string
+}
+
+type pull struct {
+	head, state string
+	commits     []string
+	pushes      []push
+}
+
+type push struct {
+	by *User
+	at time.Time
+}
+
+// Gitea is a forge with one repository.
+type Gitea struct {
+	URL      string
+	Token    string
+	BotAdmin bool // whether the bot may ask for permissions
+	Faults
+
+	mu       sync.Mutex
+	users    map[string]*User
+	team     map[string]bool // members of the team that writes code
+	pulls    map[int64]*pull
+	comments []*Comment
+	statuses map[string][]Status
+}
+
+// NewGitea starts a forge with the accounts bot, olga (owner), wim (writer), rita (reader) and stan (stranger),
+// and the open pull requests 1 and 2.
+func NewGitea(t testing.TB) *Gitea {
+	g := &Gitea{Token: "gitea-token-canary", BotAdmin: true, users: map[string]*User{}, team: map[string]bool{},
+		pulls: map[int64]*pull{}, statuses: map[string][]Status{}}
+	for i, right := range []string{"bot write", "olga owner", "wim write", "rita read", "stan none"} {
+		login, right, _ := strings.Cut(right, " ")
+		g.users[login] = &User{ID: int64(100 + i), Login: login, Right: right}
+	}
+	g.OpenPull(1, SHA("1"))
+	g.OpenPull(2, SHA("2"))
+	api := g.routes()
+	g.URL = serve(t, g.wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "token "+g.Token {
+			reply(w, 401, map[string]string{"message": "token is required"})
+			return
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		api.ServeHTTP(w, r)
+	})))
+	return g
+}
+
+// SHA is a commit's hash that consists of one digit.
+func SHA(digit string) string { return strings.Repeat(digit, 40) }
+
+// OpenPull opens a pull request with one commit.
+func (g *Gitea) OpenPull(n int64, head string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pulls[n] = &pull{head: head, state: "open", commits: []string{head}}
+}
+
+// ClosePull closes a pull request.
+func (g *Gitea) ClosePull(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pulls[n].state = "closed"
+}
+
+// Push puts a commit on a pull request's branch.
+func (g *Gitea) Push(n int64, sha, login string, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.pulls[n]
+	p.head, p.commits = sha, append(p.commits, sha)
+	p.pushes = append(p.pushes, push{g.users[login], at})
+}
+
+// Grant changes an account's right.
+func (g *Gitea) Grant(login, right string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.users[login].Right = right
+}
+
+// Join makes an account a member of the team that writes code.
+func (g *Gitea) Join(login string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.team[login] = true
+}
+
+// Comment writes a comment and returns its id and the hook's body. No hook is sent.
+func (g *Gitea) Comment(login string, pr int64, text string) (int64, []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.add(g.users[login], pr, text)
+	return c.ID, g.body(c)
+}
+
+// Edit changes a comment's text.
+func (g *Gitea) Edit(id int64, text string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.comments[id-1]
+	c.Body, c.Updated = text, c.Updated.Add(time.Second)
+}
+
+// Date makes a comment older.
+func (g *Gitea) Date(id int64, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.comments[id-1].Created, g.comments[id-1].Updated = at.Truncate(time.Second), at.Truncate(time.Second)
+}
+
+// Replies returns the bot's comments on a pull request.
+func (g *Gitea) Replies(pr int64) []Comment {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var all []Comment
+	for _, c := range g.comments {
+		if c.User.Login == "bot" && c.PR == pr {
+			all = append(all, *c)
+		}
+	}
+	return all
+}
+
+// Reactions returns the reactions to a comment.
+func (g *Gitea) Reactions(id int64) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]string(nil), g.comments[id-1].Reactions...)
+}
+
+// Statuses returns the statuses of a commit, oldest first.
+func (g *Gitea) Statuses(sha string) []Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]Status(nil), g.statuses[sha]...)
+}
+
+func (g *Gitea) add(user *User, pr int64, text string) *Comment {
+	now := time.Now().Truncate(time.Second)
+	c := &Comment{ID: int64(len(g.comments) + 1), User: user, Body: text, PR: pr, Created: now, Updated: now,
+		PullURL: "http://forge/" + Owner + "/" + Name + "/pulls/" + strconv.FormatInt(pr, 10)}
+	g.comments = append(g.comments, c)
+	return c
+}
+
+// body is what Gitea sends when the comment is created.
+func (g *Gitea) body(c *Comment) []byte {
+	p := g.pulls[c.PR]
+	writes := c.User.Right != "none" && c.User.Right != "read" || g.team[c.User.Login]
+	raw, err := json.MarshalIndent(map[string]any{
+		"action": "created", "is_pull": true, "comment": c, "sender": c.User,
+		"issue":        map[string]any{"number": c.PR, "state": p.state},
+		"pull_request": pullJSON(c.PR, p),
+		"repository": map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name,
+			"permissions": map[string]bool{"push": writes, "pull": true}},
+	}, "", "  ")
+	if err != nil {
+		return nil // plain values always encode
+	}
+	return raw
+}
+
+// PullBody is what Gitea sends when a pull request is synchronized or closed.
+func (g *Gitea) PullBody(action string, pr int64, login string) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	raw, err := json.Marshal(map[string]any{
+		"action": action, "number": pr, "pull_request": pullJSON(pr, g.pulls[pr]), "sender": g.users[login],
+		"repository": map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name},
+	})
+	if err != nil {
+		return nil // plain values always encode
+	}
+	return raw
+}
+
+func pullJSON(n int64, p *pull) map[string]any {
+	return map[string]any{"number": n, "state": p.state,
+		"head": map[string]any{"sha": p.head, "repo_id": 99}, "base": map[string]any{"repo_id": RepoID}}
+}
+
+// Send signs a body and posts it to a hook.
+func Send(url string, body []byte) (int, error) {
+	return Post(url, body, http.Header{
+		"Content-Type": {"application/json"}, "X-Gitea-Event": {"issue_comment"},
+		"X-Gitea-Delivery":  {strconv.FormatInt(time.Now().UnixNano(), 36)},
+		"X-Gitea-Signature": {gitea.Sign([]byte(Secret), body)},
+	})
+}

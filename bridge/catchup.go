@@ -1,0 +1,129 @@
+package bridge
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+)
+
+// overlap is read twice, for clocks that differ and comments that are stored out of order.
+const overlap = 5 * time.Minute
+
+// catchUp reads what Gitea's hooks did not tell: it sends each of them once and never again. One repository's
+// trouble does not keep the others from being read.
+func (b *Bridge) catchUp(ctx context.Context) {
+	for _, repo := range b.watched() {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := b.catchUpRepo(repo); err != nil {
+			b.Log.WithError(err).WithField("repo", repo.FullName()).Warn("missed comments could not be read")
+		}
+	}
+	if err := b.lookAtPulls(ctx); err != nil {
+		b.Log.WithError(err).Warn("open pull requests could not be checked")
+	}
+}
+
+// watched lists the repositories of the allow-list.
+func (b *Bridge) watched() []gitea.Repo {
+	var all []gitea.Repo
+	for _, entry := range b.Repos {
+		owner, name, full := strings.Cut(entry, "/")
+		if full {
+			repo, err := b.Gitea.Repo(owner, name)
+			if err != nil {
+				b.Log.WithError(err).Warn("missed comments could not be read")
+				continue
+			}
+			all = append(all, repo)
+			continue
+		}
+		repos, err := b.Gitea.Repos(owner)
+		if err != nil {
+			b.Log.WithError(err).Warn("missed comments could not be read")
+			continue
+		}
+		all = append(all, repos...)
+	}
+	return all
+}
+
+// catchUpRepo accepts the commands of one repository that no hook brought. A repository that is met for the first
+// time begins now: old comments were for whoever was here before.
+func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
+	mark, err := b.Journal.Mark(repo.FullName())
+	if err != nil {
+		return err
+	}
+	if mark.IsZero() {
+		return b.Journal.SetMark(repo.FullName(), time.Now())
+	}
+	notes, err := b.Gitea.NotesSince(repo, mark.Add(-overlap))
+	if err != nil {
+		return err
+	}
+	next := mark
+	for _, n := range notes {
+		if time.Since(n.Created) < b.Grace {
+			continue // its hook may be on the way; the overlap brings it back
+		}
+		if err := b.missed(repo, n); err != nil {
+			return err
+		}
+		if n.Updated.After(next) {
+			next = n.Updated
+		}
+	}
+	if next.Equal(mark) {
+		return nil
+	}
+	return b.Journal.SetMark(repo.FullName(), next)
+}
+
+// missed accepts a comment that no hook brought, if it is a command.
+func (b *Bridge) missed(repo gitea.Repo, n gitea.Note) error {
+	if _, ok := Parse(n.Body); !ok || n.Imported || n.Author.ID <= 0 || n.Author.ID == b.self.Load().ID {
+		return nil
+	}
+	r := request(repo, n)
+	r.CatchUp, r.Crowded = true, b.crowded()
+	seen, err := b.Journal.Seen(r.Key)
+	if err != nil || seen {
+		return err
+	}
+	fresh, err := b.Journal.Accept(r)
+	if err != nil || !fresh {
+		return err
+	}
+	b.Log.WithField("comment", n.ID).Info("a command was found whose hook was lost")
+	b.submit(r)
+	return nil
+}
+
+// lookAtPulls ends runs whose pull request was closed or pushed to without a hook.
+func (b *Bridge) lookAtPulls(ctx context.Context) error {
+	live, err := b.Journal.Live()
+	if err != nil {
+		return err
+	}
+	looked := map[lane]bool{}
+	for _, r := range live {
+		key := lane{r.Repo, r.PR}
+		if r.State != journal.Triggered || looked[key] || ctx.Err() != nil {
+			continue
+		}
+		looked[key] = true
+		pull, err := b.Gitea.Pull(repoOf(&r), r.PR)
+		if err != nil {
+			return err
+		}
+		if err := b.pullChanged(r.Repo, r.PR, pull); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package bridge
+
+import (
+	"fmt"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// maxNotices bounds the memory of notices; forgetting one costs an edit.
+const maxNotices = 4096
+
+// statusTries is how often a final commit status is tried: a fork's commit may reach the base repository late, or
+// never.
+const statusTries = 8
+
+// deliver puts the outcome on the pull request: the reply, the commit status, the reaction. Everything may be
+// repeated. What Gitea refuses for good (a locked conversation, a deleted comment) is left out.
+func (b *Bridge) deliver(j *job) error {
+	r, o := &j.req, j.req.Outcome
+	if err := b.tell(j); err != nil && !safehttp.Definite(err) {
+		return err
+	} else if err != nil {
+		b.Log.WithError(err).Warn("Gitea refuses the reply")
+	}
+	if err := b.react(r, reaction(o)); err != nil {
+		return err
+	}
+	if o.Status != statusNone {
+		err := b.putStatus(r, gitea.Status{State: statusState(o.Status), Description: describe(o)})
+		if err != nil && !safehttp.Definite(err) && j.fails < statusTries {
+			return err
+		} else if err != nil {
+			b.Log.WithError(err).Warn("Gitea refuses the commit status")
+		}
+	}
+	return b.finish(j)
+}
+
+// tell writes the outcome's comment, if it has one.
+func (b *Bridge) tell(j *job) error {
+	r, o := &j.req, j.req.Outcome
+	switch {
+	case o.Shared:
+		return b.notify(r, sentence(o.Text))
+	case o.Status != statusNone:
+		return b.say(j, resultText(r, o, b.Drone.Link(r.Build)))
+	case o.Text != "":
+		return b.say(j, sentence(o.Text))
+	}
+	return nil
+}
+
+// say writes the request's one reply: it edits the comment that is known, looks for one that a crash may have
+// left, and only then makes one.
+func (b *Bridge) say(j *job, text string) error {
+	repo, id, mark := repoOf(&j.req), j.req.ReplyID, marker(j.req.Key.String())
+	text += "\n\n" + mark
+	if id == 0 && !j.looked {
+		found, err := b.Gitea.Find(repo, j.req.PR, *b.self.Load(), mark)
+		if err != nil {
+			return err
+		}
+		id, j.looked = found, true
+	}
+	if id != 0 {
+		if err := b.Gitea.Edit(repo, id, text); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if id, err = b.Gitea.Say(repo, j.req.PR, text); err != nil {
+			j.looked = safehttp.Definite(err) // without an answer the comment may exist
+			return err
+		}
+	}
+	if id == j.req.ReplyID {
+		return nil
+	}
+	if err := b.set(j, func(r *journal.Request) { r.ReplyID = id }); err != nil {
+		j.looked = false
+		return err
+	}
+	return nil
+}
+
+// notify writes the pull request's one notice, unless it says so already.
+func (b *Bridge) notify(r *journal.Request, text string) error {
+	defer b.lane(r)()
+	key := lane{r.Repo, r.PR}
+	b.mu.Lock()
+	same := b.notices[key] == text
+	b.mu.Unlock()
+	if same {
+		return nil
+	}
+	repo, mark := repoOf(r), marker(fmt.Sprintf("notice:%d-%d", r.Repo, r.PR))
+	id, err := b.Gitea.Find(repo, r.PR, *b.self.Load(), mark)
+	if err != nil {
+		return err
+	}
+	body := text + "\n\n" + mark
+	if id != 0 {
+		err = b.Gitea.Edit(repo, id, body)
+	} else {
+		_, err = b.Gitea.Say(repo, r.PR, body)
+	}
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.notices) >= maxNotices {
+		clear(b.notices)
+	}
+	b.notices[key] = text
+	return nil
+}
+
+// status sets a passing commit status. It is a courtesy: the final one is repeated until it sticks.
+func (b *Bridge) status(r *journal.Request, s gitea.Status) {
+	if err := b.putStatus(r, s); err != nil {
+		b.Log.WithError(err).Warn("commit status")
+	}
+}
+
+func (b *Bridge) putStatus(r *journal.Request, s gitea.Status) error {
+	s.Context = "cc-ci/" + r.Recipe
+	if r.Build != 0 {
+		s.URL = b.Drone.Link(r.Build)
+	}
+	return b.Gitea.SetStatus(repoOf(r), r.SHA, s)
+}
+
+// statusState is Gitea's word for how a run ended.
+func statusState(status string) string {
+	switch status {
+	case statusSuccess:
+		return "success"
+	case statusFailure:
+		return "failure"
+	}
+	return "error"
+}
+
+// reaction is the one that ends a request's story.
+func reaction(o *journal.Outcome) string {
+	switch {
+	case o.Status == statusSuccess:
+		return "rocket"
+	case o.Status != statusNone:
+		return "-1"
+	case o.Rule == ruleCancel || o.Rule == ruleCancelOwn || o.Rule == "help":
+		return "+1"
+	}
+	return "confused"
+}

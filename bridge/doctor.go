@@ -1,0 +1,151 @@
+package bridge
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// maxSkew is how far two clocks may differ before comments are judged wrongly.
+const maxSkew = 30 * time.Second
+
+// doctor prints one line for each thing it looked at.
+type doctor struct {
+	out  io.Writer
+	bad  int
+	fail error // of writing
+}
+
+func (d *doctor) say(mark, format string, args ...any) {
+	if _, err := fmt.Fprintf(d.out, mark+" "+format+"\n", args...); err != nil && d.fail == nil {
+		d.fail = err
+	}
+}
+
+func (d *doctor) ok(format string, args ...any)   { d.say("ok  ", format, args...) }
+func (d *doctor) note(format string, args ...any) { d.say("note", format, args...) }
+func (d *doctor) bug(format string, args ...any) {
+	d.bad++
+	d.say("FAIL", format, args...)
+}
+
+// HookCheck is how Doctor looks at hooks: with an administrator's client, if there is one.
+type HookCheck struct {
+	Client *gitea.Client
+	URL    string // empty: hooks are not checked
+}
+
+// Doctor checks everything that the bridge needs from outside and prints what it finds, with what to do. It
+// changes nothing. The error says how many things are wrong.
+func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
+	d := &doctor{out: out}
+	if d.gitea(&cfg) {
+		for _, entry := range cfg.Repos {
+			d.entry(&cfg, entry, hooks)
+		}
+	}
+	d.drone(&cfg)
+	if d.fail != nil {
+		return d.fail
+	}
+	if d.bad > 0 {
+		return fmt.Errorf("%d problem(s) found", d.bad)
+	}
+	return nil
+}
+
+func (d *doctor) gitea(cfg *Config) bool {
+	version, err := cfg.Gitea.Version()
+	if err != nil {
+		d.bug("Gitea does not answer: %v", err)
+		return false
+	}
+	d.ok("Gitea answers, version %s", plain(version, 40))
+	if skew, err := cfg.Gitea.Skew(); err != nil {
+		d.bug("Gitea's clock is not known: %v", err)
+	} else if skew > maxSkew || skew < -maxSkew {
+		d.bug("Gitea's clock is %s ahead of this host's: set both by NTP", skew)
+	} else {
+		d.ok("clocks agree within %s", maxSkew)
+	}
+	self, err := cfg.Gitea.Self()
+	if err != nil {
+		d.bug("the token cannot read its own account, it needs the scope read:user: %v", err)
+		return true
+	}
+	d.ok("the bot is %s (id %d)", plain(self.Login, 64), self.ID)
+	return true
+}
+
+func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
+	owner, name, full := strings.Cut(entry, "/")
+	repos := []gitea.Repo{{Owner: owner, Name: name}}
+	if !full {
+		var err error
+		if repos, err = cfg.Gitea.Repos(owner); err != nil {
+			d.bug("%s: the repositories cannot be listed: %v", entry, err)
+			return
+		}
+	}
+	for _, r := range repos {
+		d.rights(cfg, r)
+	}
+	if hooks.URL == "" {
+		d.note("%s: hooks were not checked, no hook address is configured", entry)
+		return
+	}
+	places, err := hooks.Client.Drift(entry, gitea.Hook{URL: hooks.URL})
+	switch {
+	case safehttp.Status(err) == http.StatusForbidden || safehttp.Status(err) == http.StatusNotFound:
+		d.note("%s: hooks were not checked, that takes an administrator's token", entry)
+		return
+	case err != nil:
+		d.bug("%s: hooks cannot be read: %v", entry, err)
+		return
+	}
+	for place, drift := range places {
+		if len(drift) > 0 {
+			d.bug("%s: %s; run register", place, strings.Join(drift, ", "))
+			continue
+		}
+		d.ok("%s: the hook is right; if nothing arrives, allow its host in Gitea's ALLOWED_HOST_LIST", place)
+	}
+}
+
+func (d *doctor) rights(cfg *Config, r gitea.Repo) {
+	push, admin, err := cfg.Gitea.MayPush(r.Owner, r.Name)
+	switch {
+	case err != nil:
+		d.bug("%s: the bot cannot read the repository: %v", r.FullName(), err)
+		return
+	case !push:
+		d.bug("%s: the bot may not write, so it cannot set commit statuses; make it a collaborator with write", r.FullName())
+	default:
+		d.ok("%s: the bot may write", r.FullName())
+	}
+	if push && !admin && cfg.Access == AccessWrite {
+		d.note("%s: the bot is no administrator, so authors' rights are confirmed by teams and assignees", r.FullName())
+	}
+	for _, scope := range cfg.Gitea.MissingScopes(r) {
+		d.bug("%s: the token lacks the scope %s", r.FullName(), scope)
+	}
+}
+
+func (d *doctor) drone(cfg *Config) {
+	access, err := cfg.Drone.Check()
+	switch {
+	case err != nil:
+		d.bug("Drone: %v", err)
+	case !access.Active:
+		d.bug("Drone: the CI repository is not active; activate it in Drone")
+	case !access.Write:
+		d.bug("Drone: %s may not start builds of the CI repository; give it write there and let it log in once", plain(access.Login, 64))
+	default:
+		d.ok("Drone: %s may start builds of the CI repository", plain(access.Login, 64))
+	}
+}

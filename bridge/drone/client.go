@@ -1,0 +1,168 @@
+// Package drone is the bridge's view of Drone: one repository's builds, and the webhook that hints at their end.
+package drone
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	sdk "github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// ParamID is the build parameter that tells one comment's build from every other.
+const ParamID = "TESTME_ID"
+
+// Client starts, finds, reads and cancels the builds of one repository.
+type Client struct {
+	api    sdk.Client
+	http   *http.Client
+	base   string
+	owner  string
+	name   string
+	branch string
+}
+
+// New returns a client for the builds of the repository owner/name on one branch; it makes no call yet.
+func New(server *url.URL, token string, repo, branch string) *Client {
+	owner, name, _ := strings.Cut(repo, "/")
+	base := strings.TrimSuffix(server.String(), "/")
+	// Creating a build waits for the server's own webhooks, so its answer may take long.
+	client := safehttp.New(server, "Bearer "+token, 30*time.Second)
+	return &Client{api: sdk.NewClient(base, client), http: client, base: base, owner: owner, name: name, branch: branch}
+}
+
+// Build is what the bridge needs to know of a build.
+type Build struct {
+	Number   int64
+	Status   string
+	Error    string // the server's message about the pipeline's file
+	Step     string // the first step that failed, as stage/step
+	Started  time.Time
+	Finished time.Time
+}
+
+// Done reports whether the build has ended.
+func (b Build) Done() bool {
+	switch b.Status {
+	case sdk.StatusWaiting, sdk.StatusPending, sdk.StatusRunning, sdk.StatusBlocked, "":
+		return false
+	}
+	return true
+}
+
+// Link is the build's page.
+func (c *Client) Link(number int64) string {
+	return fmt.Sprintf("%s/%s/%s/%d", c.base, c.owner, c.name, number)
+}
+
+// Create starts a build. Number 0 without an error means that no pipeline of the repository matches. After an
+// error without a definite answer the build may exist: look with Find.
+func (c *Client) Create(params map[string]string) (Build, error) {
+	b, err := c.api.BuildCreate(url.PathEscape(c.owner), url.PathEscape(c.name), "", c.branch, params)
+	if err != nil {
+		return Build{}, fmt.Errorf("create build: %w", err)
+	}
+	return build(b), nil
+}
+
+// Find returns the oldest build with the given TESTME_ID that was created since a time; Number 0 means none.
+func (c *Client) Find(id string, since time.Time) (Build, error) {
+	const perPage, pages = 100, 50
+	var found Build
+	for page := 1; page <= pages; page++ {
+		list, err := c.api.BuildList(url.PathEscape(c.owner), url.PathEscape(c.name), sdk.ListOptions{Page: page, Size: perPage})
+		if err != nil {
+			return Build{}, fmt.Errorf("list builds: %w", err)
+		}
+		for _, b := range list {
+			if b.Params[ParamID] == id {
+				found = build(b)
+			}
+		}
+		if len(list) < perPage || list[len(list)-1].Created < since.Unix() {
+			return found, nil
+		}
+	}
+	return found, nil
+}
+
+// Get reads a build.
+func (c *Client) Get(number int64) (Build, error) {
+	b, err := c.api.Build(url.PathEscape(c.owner), url.PathEscape(c.name), int(number))
+	if err != nil {
+		return Build{}, fmt.Errorf("read build %d: %w", number, err)
+	}
+	return build(b), nil
+}
+
+// Cancel ends a build; one that has ended already stays as it is.
+func (c *Client) Cancel(number int64) error {
+	if err := c.api.BuildCancel(url.PathEscape(c.owner), url.PathEscape(c.name), int(number)); err != nil {
+		return fmt.Errorf("cancel build %d: %w", number, err)
+	}
+	return nil
+}
+
+// Access is what the token may do.
+type Access struct {
+	Login  string
+	Active bool // the repository is switched on
+	Write  bool // builds may be started
+}
+
+// Check asks who the token is and what it may do.
+func (c *Client) Check() (Access, error) {
+	self, err := c.api.Self()
+	if err != nil {
+		return Access{}, fmt.Errorf("own account: %w", err)
+	}
+	// The library's type leaves the permissions out.
+	var repo struct {
+		Active      bool `json:"active"`
+		Permissions struct {
+			Write bool `json:"write"`
+		} `json:"permissions"`
+	}
+	path := fmt.Sprintf("/api/repos/%s/%s", url.PathEscape(c.owner), url.PathEscape(c.name))
+	resp, err := c.http.Get(c.base + path)
+	if err != nil {
+		return Access{}, fmt.Errorf("repository %s/%s: %w", c.owner, c.name, err)
+	}
+	err = json.NewDecoder(resp.Body).Decode(&repo)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return Access{}, fmt.Errorf("read repository: %w", err)
+	}
+	return Access{Login: self.Login, Active: repo.Active, Write: self.Admin || repo.Permissions.Write}, nil
+}
+
+func build(b *sdk.Build) Build {
+	out := Build{Number: b.Number, Status: b.Status, Error: b.Error, Started: unix(b.Started), Finished: unix(b.Finished)}
+	for _, stage := range b.Stages {
+		if out.Error == "" && stage.Error != "" {
+			out.Error = stage.Error
+		}
+		for _, step := range stage.Steps {
+			if out.Step == "" && !step.ErrIgnore && failed(step.Status) {
+				out.Step = stage.Name + "/" + step.Name
+			}
+		}
+	}
+	return out
+}
+
+func failed(status string) bool {
+	return status == sdk.StatusFailing || status == sdk.StatusError || status == sdk.StatusKilled
+}
+
+func unix(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}

@@ -1,0 +1,85 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,
+// or the poll's interval, whichever comes first.
+func (b *Bridge) follow(ctx context.Context, j *job) error {
+	r := &j.req
+	build, err := b.Drone.Get(r.Build)
+	if err == nil && build.Done() {
+		return b.decide(j, result(build))
+	}
+	if safehttp.Status(err) == http.StatusNotFound && j.fails+1 >= maxRefusals {
+		return b.decide(j, failed("build is gone", "the CI server no longer knows the build"))
+	}
+	stop, stopErr := b.Journal.Stopped(r.Key)
+	if stopErr != nil {
+		return stopErr
+	}
+	if stop == nil && time.Since(r.Asked) > b.Deadline {
+		stop = &journal.Stop{Rule: "deadline", Text: fmt.Sprintf("the run did not end within %s and was cancelled", b.Deadline)}
+	}
+	if stop != nil {
+		return b.kill(j, stop)
+	}
+	if err != nil {
+		return err
+	}
+	if build.Status == "running" && !r.Running {
+		if err := b.say(j, runningText(r, b.Drone.Link(r.Build))); err != nil && !safehttp.Definite(err) {
+			return err
+		}
+		b.status(r, gitea.Status{State: "pending", Description: "running"})
+		if err := b.set(j, func(r *journal.Request) { r.Running = true }); err != nil {
+			return err
+		}
+	}
+	j.poll = min(max(b.Poll, j.poll+j.poll/2), b.PollMax)
+	b.doze(ctx, j, j.poll)
+	return nil
+}
+
+// kill cancels the build and ends the request with the reason. Drone keeps the result of a build that ended a
+// moment before.
+func (b *Bridge) kill(j *job, stop *journal.Stop) error {
+	err := b.Drone.Cancel(j.req.Build)
+	if err != nil && !safehttp.Definite(err) && time.Since(j.req.Asked) < b.Deadline+b.GiveUp {
+		return err
+	}
+	o := stopped(&j.req, stop)
+	if stop.Rule == "deadline" {
+		o.Status = statusError
+	}
+	if err != nil {
+		o.Text += "; the CI server did not confirm that the build was cancelled"
+	}
+	return b.decide(j, o)
+}
+
+// result is the outcome of a build that has ended.
+func result(build drone.Build) journal.Outcome {
+	o := journal.Outcome{Rule: "finished", Status: build.Status, Step: build.Step}
+	switch build.Status {
+	case statusSuccess, statusFailure, statusKilled, statusError:
+	default: // declined, skipped, or a word of a later Drone
+		o.Status, o.Text = statusError, "the CI server ended the build as "+code(build.Status, 30)
+	}
+	if build.Error != "" {
+		o.Text = "the CI server says " + code(build.Error, 200)
+	}
+	if build.Started.Unix() > 0 && build.Finished.After(build.Started) {
+		o.Duration = build.Finished.Sub(build.Started)
+	}
+	return o
+}

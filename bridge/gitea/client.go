@@ -1,0 +1,229 @@
+// Package gitea is the bridge's view of Gitea: its signed hooks, and the few API calls that the bridge makes.
+package gitea
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	sdk "code.gitea.io/sdk/gitea"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// pageSize is Gitea's default upper bound for one page of a list.
+const pageSize = 50
+
+// maxPages ends lists that never end.
+const maxPages = 200
+
+// Client calls one Gitea server with one token.
+type Client struct {
+	api  *sdk.Client
+	base string
+}
+
+// New returns a client; it makes no call yet.
+func New(server *url.URL, token string, timeout time.Duration) (*Client, error) {
+	base := strings.TrimSuffix(server.String(), "/")
+	// Without a version the SDK neither probes the server nor holds back calls: Forgejo and self-built Gitea
+	// report versions that it cannot read.
+	api, err := sdk.NewClient(base, sdk.SetGiteaVersion(""),
+		sdk.SetHTTPClient(safehttp.New(server, "token "+token, timeout)))
+	if err != nil {
+		return nil, fmt.Errorf("gitea client: %w", err)
+	}
+	return &Client{api: api, base: base}, nil
+}
+
+// CloneURL is where a repository is fetched from.
+func (c *Client) CloneURL(r Repo) string { return c.base + "/" + r.FullName() + ".git" }
+
+// CommentURL links to a comment.
+func (c *Client) CommentURL(r Repo, pr, comment int64) string {
+	return fmt.Sprintf("%s/%s/pulls/%d#issuecomment-%d", c.base, r.FullName(), pr, comment)
+}
+
+// Self returns the account that the token belongs to.
+func (c *Client) Self() (User, error) {
+	user, _, err := c.api.GetMyUserInfo()
+	if err != nil {
+		return User{}, fmt.Errorf("own account: %w", err)
+	}
+	return User{ID: user.ID, Login: user.UserName}, nil
+}
+
+// Version returns the server's version.
+func (c *Client) Version() (string, error) {
+	version, _, err := c.api.ServerVersion()
+	if err != nil {
+		return "", fmt.Errorf("server version: %w", err)
+	}
+	return version, nil
+}
+
+// Repo looks a repository up by name.
+func (c *Client) Repo(owner, name string) (Repo, error) {
+	r, _, err := c.api.GetRepo(owner, name)
+	if err != nil {
+		return Repo{}, fmt.Errorf("repository %s/%s: %w", owner, name, err)
+	}
+	return repo(r), nil
+}
+
+// MayPush reports what the token's own account may do in a repository.
+func (c *Client) MayPush(owner, name string) (push, admin bool, err error) {
+	r, _, err := c.api.GetRepo(owner, name)
+	if err != nil {
+		return false, false, fmt.Errorf("repository %s/%s: %w", owner, name, err)
+	}
+	if r.Permissions == nil {
+		return false, false, nil
+	}
+	return r.Permissions.Push, r.Permissions.Admin, nil
+}
+
+// Repos lists the repositories of a user or an organisation.
+func (c *Client) Repos(owner string) ([]Repo, error) {
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
+		rs, _, err := c.api.ListOrgRepos(owner, sdk.ListOrgReposOptions{ListOptions: o})
+		return rs, err
+	})
+	if safehttp.Status(err) == http.StatusNotFound {
+		all, err = pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
+			rs, _, err := c.api.ListUserRepos(owner, sdk.ListReposOptions{ListOptions: o})
+			return rs, err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("repositories of %s: %w", owner, err)
+	}
+	repos := make([]Repo, 0, len(all))
+	for _, r := range all {
+		repos = append(repos, repo(r))
+	}
+	return repos, nil
+}
+
+func repo(r *sdk.Repository) Repo {
+	owner, name, _ := strings.Cut(r.FullName, "/")
+	return Repo{ID: r.ID, Owner: owner, Name: name}
+}
+
+// Pull is a pull request's present state.
+type Pull struct {
+	Open bool
+	Head string // the live head commit of the (possibly foreign) branch
+	Base int64  // id of the repository that it is for
+}
+
+// Pull reads a pull request.
+func (c *Client) Pull(r Repo, n int64) (Pull, error) {
+	pr, _, err := c.api.GetPullRequest(r.Owner, r.Name, n)
+	if err != nil {
+		return Pull{}, fmt.Errorf("pull request %d: %w", n, err)
+	}
+	p := Pull{Open: pr.State == sdk.StateOpen && !pr.HasMerged}
+	if pr.Head != nil {
+		p.Head = pr.Head.Sha
+	}
+	if pr.Base != nil {
+		p.Base = pr.Base.RepoID
+	}
+	return p, nil
+}
+
+// Commits lists the commits of a pull request.
+func (c *Client) Commits(r Repo, n int64) ([]string, error) {
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Commit, error) {
+		cs, _, err := c.api.ListPullRequestCommits(r.Owner, r.Name, n, sdk.ListPullRequestCommitsOptions{ListOptions: o})
+		return cs, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("commits of pull request %d: %w", n, err)
+	}
+	shas := make([]string, 0, len(all))
+	for _, commit := range all {
+		if commit.CommitMeta != nil {
+			shas = append(shas, commit.SHA)
+		}
+	}
+	return shas, nil
+}
+
+// Pushed is one push to a pull request's branch.
+type Pushed struct {
+	By User
+	At time.Time
+}
+
+// Pushes lists the pushes to a pull request since a time.
+func (c *Client) Pushes(r Repo, n int64, since time.Time) ([]Pushed, error) {
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.TimelineComment, error) {
+		list, _, err := c.api.ListIssueTimeline(r.Owner, r.Name, n, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
+		return list, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("timeline of pull request %d: %w", n, err)
+	}
+	var pushes []Pushed
+	for _, entry := range all {
+		if entry.Type == "pull_push" && entry.Poster != nil {
+			pushes = append(pushes, Pushed{By: User{ID: entry.Poster.ID, Login: entry.Poster.UserName}, At: entry.Created})
+		}
+	}
+	return pushes, nil
+}
+
+// State is a commit status's state.
+type State = sdk.StatusState
+
+// Status is a commit status.
+type Status struct {
+	State       string
+	Context     string
+	Description string
+	URL         string
+}
+
+// SetStatus puts a status on a commit. A fork's commit may reach the base repository a moment after its comment:
+// until then Gitea answers 500.
+func (c *Client) SetStatus(r Repo, sha string, s Status) error {
+	_, _, err := c.api.CreateStatus(r.Owner, r.Name, sha, sdk.CreateStatusOption{
+		State: State(s.State), Context: s.Context, Description: s.Description, TargetURL: s.URL,
+	})
+	if err != nil {
+		return fmt.Errorf("status of %s: %w", sha, err)
+	}
+	return nil
+}
+
+// pages asks for page after page until one is not full. Some lists ignore paging and return everything at once:
+// a page longer than asked for ends the list too.
+func pages[T any](list func(sdk.ListOptions) ([]T, error)) ([]T, error) {
+	var all []T
+	for page := 1; page <= maxPages; page++ {
+		got, err := list(sdk.ListOptions{Page: page, PageSize: pageSize})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, got...)
+		if len(got) != pageSize {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("list is longer than %d entries", maxPages*pageSize)
+}
+
+// number reads the number at the end of a pull request's address.
+func number(address string) int64 {
+	n, err := strconv.ParseInt(path.Base(address), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

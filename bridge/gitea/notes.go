@@ -1,0 +1,90 @@
+package gitea
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	sdk "code.gitea.io/sdk/gitea"
+)
+
+// Note reads a comment.
+func (c *Client) Note(r Repo, id int64) (Note, error) {
+	comment, _, err := c.api.GetIssueComment(r.Owner, r.Name, id)
+	if err != nil {
+		return Note{}, fmt.Errorf("comment %d: %w", id, err)
+	}
+	return note(comment), nil
+}
+
+// NotesSince lists the comments on a repository's pull requests that were updated since a time, oldest first.
+func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
+		list, _, err := c.api.ListRepoIssueComments(r.Owner, r.Name, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
+		return list, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("comments of %s: %w", r.FullName(), err)
+	}
+	var notes []Note
+	for _, comment := range all {
+		if n := note(comment); n.PR > 0 {
+			notes = append(notes, n)
+		}
+	}
+	return notes, nil
+}
+
+func note(c *sdk.Comment) Note {
+	n := Note{ID: c.ID, Body: c.Body, Imported: c.OriginalAuthor != "", Created: c.Created, Updated: c.Updated}
+	if c.Poster != nil {
+		n.Author = User{ID: c.Poster.ID, Login: c.Poster.UserName}
+	}
+	if c.PRURL != "" {
+		n.PR = number(c.PRURL)
+	}
+	return n
+}
+
+// React adds a reaction to a comment; adding it again changes nothing.
+func (c *Client) React(r Repo, comment int64, reaction string) error {
+	if _, _, err := c.api.PostIssueCommentReaction(r.Owner, r.Name, comment, reaction); err != nil {
+		return fmt.Errorf("react to comment %d: %w", comment, err)
+	}
+	return nil
+}
+
+// Say adds a comment to a pull request and returns its id.
+func (c *Client) Say(r Repo, pr int64, body string) (int64, error) {
+	comment, _, err := c.api.CreateIssueComment(r.Owner, r.Name, pr, sdk.CreateIssueCommentOption{Body: body})
+	if err != nil {
+		return 0, fmt.Errorf("comment on pull request %d: %w", pr, err)
+	}
+	return comment.ID, nil
+}
+
+// Edit replaces a comment's text.
+func (c *Client) Edit(r Repo, comment int64, body string) error {
+	if _, _, err := c.api.EditIssueComment(r.Owner, r.Name, comment, sdk.EditIssueCommentOption{Body: body}); err != nil {
+		return fmt.Errorf("edit comment %d: %w", comment, err)
+	}
+	return nil
+}
+
+// Find returns the id of the account's oldest comment on the pull request that ends with the marker, or 0. The
+// account is checked first: anyone can write the marker.
+func (c *Client) Find(r Repo, pr int64, author User, marker string) (int64, error) {
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
+		list, _, err := c.api.ListIssueComments(r.Owner, r.Name, pr, sdk.ListIssueCommentOptions{ListOptions: o})
+		return list, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("comments of pull request %d: %w", pr, err)
+	}
+	for _, comment := range all {
+		if comment.Poster != nil && comment.Poster.ID == author.ID && strings.HasSuffix(comment.Body, marker) {
+			return comment.ID, nil
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,44 @@
+package gitea
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	sdk "code.gitea.io/sdk/gitea"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// Skew returns how far Gitea's clock is ahead of this host's, to the second.
+func (c *Client) Skew() (time.Duration, error) {
+	_, resp, err := c.api.ServerVersion()
+	if err != nil {
+		return 0, fmt.Errorf("server version: %w", err)
+	}
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0, fmt.Errorf("server's date: %w", err)
+	}
+	return time.Until(date).Round(time.Second), nil
+}
+
+// MissingScopes asks for things that cannot be (a reaction to comment 0, a status of commit 0): a token that lacks
+// the scope is refused before Gitea looks for them.
+func (c *Client) MissingScopes(r Repo) []string {
+	var missing []string
+	if _, _, err := c.api.PostIssueCommentReaction(r.Owner, r.Name, 0, "eyes"); lacksScope(err) {
+		missing = append(missing, "write:issue")
+	}
+	sha := strings.Repeat("0", 40)
+	if _, _, err := c.api.CreateStatus(r.Owner, r.Name, sha, sdk.CreateStatusOption{State: "pending"}); lacksScope(err) {
+		missing = append(missing, "write:repository")
+	}
+	return missing
+}
+
+// lacksScope tells a refused token from a refused account.
+func lacksScope(err error) bool {
+	return safehttp.Status(err) == http.StatusForbidden && strings.Contains(err.Error(), "scope")
+}

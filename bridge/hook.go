@@ -1,0 +1,220 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+)
+
+// MaxHook is the longest body of a hook that is read.
+const MaxHook = 1 << 20
+
+// answer is what a hook's sender is told; the text is also the metric's label, so it is one of a fixed set.
+type answer struct {
+	code int
+	text string
+}
+
+// Handler serves POST /hook for Gitea, POST /drone for Drone, and GET /healthz.
+func (b *Bridge) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /hook", b.serve(b.hook))
+	mux.HandleFunc("POST /drone", b.serve(b.hint))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok\n") // a client that is gone needs no answer
+	})
+	return mux
+}
+
+// serve reads the body that the two hooks have in common and writes the answer.
+func (b *Bridge) serve(handle func(http.Header, []byte) answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a, start := answer{}, time.Now()
+		body, err := body(w, r)
+		switch {
+		case errors.Is(err, errType):
+			a = answer{http.StatusUnsupportedMediaType, "send application/json"}
+		case isTooLong(err):
+			a = answer{http.StatusRequestEntityTooLarge, "body is too long"}
+		case err != nil:
+			a = answer{http.StatusBadRequest, "body is unreadable"}
+		default:
+			start = time.Now()
+			a = handle(r.Header, body)
+		}
+		b.metrics.hooks.WithLabelValues(a.text).Inc()
+		b.metrics.reply.Observe(time.Since(start).Seconds())
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(a.code)
+		_, _ = io.WriteString(w, a.text+"\n") // a client that is gone needs no answer
+	}
+}
+
+var errType = errors.New("not JSON")
+
+// body reads a JSON body of at most MaxHook bytes. Form bodies are refused: Gitea signs their decoded content.
+func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		return nil, errType
+	}
+	if r.ContentLength > MaxHook {
+		return nil, &http.MaxBytesError{Limit: MaxHook}
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxHook))
+}
+
+func isTooLong(err error) bool {
+	var tooLong *http.MaxBytesError
+	return errors.As(err, &tooLong)
+}
+
+// hook judges a body from Gitea. Nothing is read from it before its signature fits.
+func (b *Bridge) hook(header http.Header, body []byte) answer {
+	if !gitea.Verify(b.Secrets, body, header.Get(gitea.SignatureHeader)) {
+		return answer{http.StatusUnauthorized, "signature does not fit"}
+	}
+	e, err := gitea.Decode(body)
+	if err != nil {
+		return answer{http.StatusBadRequest, "body is not a hook"}
+	}
+	if e.Kind == gitea.Other || !narrows(header) {
+		return answer{http.StatusOK, "nothing to do"}
+	}
+	if !b.allows(e.Repo) {
+		return answer{http.StatusOK, "repository is not on the list"}
+	}
+	if e.Base != 0 && e.Base != e.Repo.ID {
+		return answer{http.StatusOK, "pull request is for another repository"}
+	}
+	if e.Kind != gitea.Comment {
+		return b.pullHook(e)
+	}
+	return b.comment(e)
+}
+
+// narrows reports whether the unsigned event header, if there is one, agrees that this may be about a pull
+// request. It can only make the bridge do less.
+func narrows(header http.Header) bool {
+	switch header.Get("X-Gitea-Event") {
+	case "", "issue_comment", "pull_request", "pull_request_sync":
+		return true
+	}
+	return false
+}
+
+// comment accepts a command into the journal.
+func (b *Bridge) comment(e gitea.Event) answer {
+	if _, ok := Parse(e.Note.Body); !ok {
+		return answer{http.StatusOK, "not a command"}
+	}
+	r := request(e.Repo, e.Note)
+	r.Push, r.SHA, r.Crowded = e.Push, e.Head, b.crowded()
+	if rule := b.refuse(e); rule != "" {
+		if err := b.audit.write(&r, "refused", rule); err != nil {
+			b.Log.WithError(err).Error("audit log")
+			return answer{http.StatusServiceUnavailable, "audit log is not writable"}
+		}
+		b.metrics.decisions.WithLabelValues("refused", rule).Inc()
+		return answer{http.StatusOK, "refused"}
+	}
+	if !shaPattern.MatchString(r.SHA) {
+		r.SHA = "" // found by API, as for a comment whose hook was lost
+	}
+	fresh, err := b.Journal.Accept(r)
+	if err != nil {
+		b.Log.WithError(err).Error("journal")
+		return answer{http.StatusServiceUnavailable, "journal is not writable"}
+	}
+	if !fresh {
+		return answer{http.StatusOK, "seen before"}
+	}
+	b.submit(r)
+	return answer{http.StatusAccepted, "accepted"}
+}
+
+// refuse names the rule by which a signed command goes no further, or nothing.
+func (b *Bridge) refuse(e gitea.Event) string {
+	self := b.self.Load()
+	switch {
+	case e.Sender.ID != e.Note.Author.ID:
+		return "sender is not the author"
+	case e.Note.Imported:
+		return "comment was imported"
+	case self != nil && e.Note.Author.ID == self.ID:
+		return "author is the bot"
+	case !e.Open:
+		return "pull request is closed"
+	case time.Since(e.Note.Created) > b.MaxAge:
+		return "comment is too old"
+	}
+	return ""
+}
+
+// request is a comment as the journal keeps it.
+func request(repo gitea.Repo, n gitea.Note) journal.Request {
+	return journal.Request{
+		Key: journal.Key{Repo: repo.ID, Comment: n.ID}, State: journal.Received,
+		Owner: repo.Owner, Name: repo.Name, PR: n.PR,
+		Author: n.Author.ID, Login: n.Author.Login, Text: text(n.Body),
+		Created: n.Created, Received: time.Now(),
+	}
+}
+
+// pullHook ends the runs that a push or the closing of their pull request makes pointless.
+func (b *Bridge) pullHook(e gitea.Event) answer {
+	if err := b.pullChanged(e.Repo.ID, e.PR, gitea.Pull{Open: e.Kind != gitea.Closed, Head: e.Head}); err != nil {
+		b.Log.WithError(err).Error("journal")
+		return answer{http.StatusServiceUnavailable, "journal is not writable"}
+	}
+	return answer{http.StatusAccepted, "accepted"}
+}
+
+// pullChanged stores a stop for each run that the pull request's new state ends. A push ends runs that had begun
+// before it; a run that began after it knows it as Newer and goes on, as its author was told.
+func (b *Bridge) pullChanged(repo, pr int64, now gitea.Pull) error {
+	requests, err := b.Journal.Pull(repo, pr)
+	if err != nil {
+		return err
+	}
+	for _, r := range requests {
+		var stop journal.Stop
+		switch {
+		case r.State.Final() || r.Outcome != nil || r.Recipe == "":
+			continue
+		case !now.Open:
+			stop = journal.Stop{Rule: "closed", Text: "the pull request was closed"}
+		case r.State == journal.Triggered && now.Head != "" && now.Head != r.SHA && now.Head != r.Newer:
+			stop = journal.Stop{Rule: "superseded", Text: fmt.Sprintf("superseded by a push of %s", code(short(now.Head), 40))}
+		default:
+			continue
+		}
+		if err := b.end(r.Key, stop); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hint judges a body from Drone: it only makes a job look sooner.
+func (b *Bridge) hint(header http.Header, body []byte) answer {
+	if err := drone.Verify(b.DroneSecret, header, body, time.Now()); err != nil {
+		return answer{http.StatusUnauthorized, "signature does not fit"}
+	}
+	id, err := drone.Hint(body)
+	if err != nil {
+		return answer{http.StatusBadRequest, "body is not a hook"}
+	}
+	var key journal.Key
+	if n, err := fmt.Sscanf(id, "%d-%d", &key.Repo, &key.Comment); n == 2 && err == nil {
+		b.nudge(key)
+	}
+	return answer{http.StatusNoContent, "hint"}
+}

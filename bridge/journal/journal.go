@@ -1,0 +1,262 @@
+// Package journal keeps the bridge's requests in one crash-safe file. Every write is on disk before its call
+// returns; writes that wait for the disk together share one fsync.
+package journal
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// ErrClosed is returned by writes after Close.
+var ErrClosed = errors.New("journal is closed")
+
+const (
+	bucketRequests = "requests" // repo, pull request, comment (8 bytes each) -> Request
+	bucketSeen     = "seen"     // repo, comment -> pull request; kept for ever, so that no replay is ever fresh
+	bucketStops    = "stops"    // repo, comment -> Stop
+	bucketMarks    = "marks"    // repository's full name -> time up to which its comments were read
+	maxBatch       = 256
+)
+
+// Journal is the store. Its methods may be called from several goroutines.
+type Journal struct {
+	db     *bbolt.DB
+	writes chan write
+	closed chan struct{}
+	once   sync.Once
+	done   sync.WaitGroup
+}
+
+type write struct {
+	apply  func(*bbolt.Tx) error
+	result chan error
+}
+
+// Open opens or creates the file at path, compacts it when more than half of it is free, and starts the writer;
+// the caller must Close it.
+func Open(path string) (*Journal, error) {
+	if err := compact(path); err != nil {
+		return nil, fmt.Errorf("compact journal: %w", err)
+	}
+	db, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{db: db, writes: make(chan write), closed: make(chan struct{})}
+	j.done.Go(j.commit)
+	return j, nil
+}
+
+func open(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []string{bucketRequests, bucketSeen, bucketStops, bucketMarks} {
+			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare journal: %w", err), db.Close())
+	}
+	return db, nil
+}
+
+// Close waits for the writes under way and closes the file.
+func (j *Journal) Close() error {
+	j.once.Do(func() { close(j.closed) })
+	j.done.Wait()
+	return j.db.Close()
+}
+
+// commit is the only writer: whatever waits when the disk is free goes into the next transaction.
+func (j *Journal) commit() {
+	for {
+		var batch []write
+		select {
+		case w := <-j.writes:
+			batch = append(batch, w)
+		case <-j.closed:
+			return
+		}
+		for more := true; more && len(batch) < maxBatch; {
+			select {
+			case w := <-j.writes:
+				batch = append(batch, w)
+			default:
+				more = false
+			}
+		}
+		err := j.db.Update(func(tx *bbolt.Tx) error {
+			for _, w := range batch {
+				if err := w.apply(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for _, w := range batch {
+			w.result <- err
+		}
+	}
+}
+
+// update runs apply in a transaction and returns once it is on disk. An error of one fails its whole batch, so
+// apply returns the disk's errors only.
+func (j *Journal) update(apply func(*bbolt.Tx) error) error {
+	w := write{apply: apply, result: make(chan error, 1)}
+	select {
+	case j.writes <- w:
+		return <-w.result
+	case <-j.closed:
+		return ErrClosed
+	}
+}
+
+// Accept stores a request that was never seen before and reports whether it was fresh.
+func (j *Journal) Accept(r Request) (fresh bool, err error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return false, fmt.Errorf("encode request %s: %w", r.Key, err)
+	}
+	err = j.update(func(tx *bbolt.Tx) error {
+		seen := tx.Bucket([]byte(bucketSeen))
+		if seen.Get(pair(r.Key)) != nil {
+			fresh = false
+			return nil
+		}
+		fresh = true
+		if err := seen.Put(pair(r.Key), number(r.PR)); err != nil {
+			return err
+		}
+		return tx.Bucket([]byte(bucketRequests)).Put(place(r), value)
+	})
+	if err != nil {
+		return false, fmt.Errorf("store request %s: %w", r.Key, err)
+	}
+	return fresh, nil
+}
+
+// Save stores a request's new state. A final state also forgets its stop.
+func (j *Journal) Save(r Request) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode request %s: %w", r.Key, err)
+	}
+	err = j.update(func(tx *bbolt.Tx) error {
+		if r.State.Final() {
+			if err := tx.Bucket([]byte(bucketStops)).Delete(pair(r.Key)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket([]byte(bucketRequests)).Put(place(r), value)
+	})
+	if err != nil {
+		return fmt.Errorf("store request %s: %w", r.Key, err)
+	}
+	return nil
+}
+
+// Stop stores the reason why a run must end; an earlier reason stays.
+func (j *Journal) Stop(key Key, stop Stop) error {
+	value, err := json.Marshal(stop)
+	if err != nil {
+		return fmt.Errorf("encode stop of %s: %w", key, err)
+	}
+	err = j.update(func(tx *bbolt.Tx) error {
+		stops := tx.Bucket([]byte(bucketStops))
+		if stops.Get(pair(key)) != nil {
+			return nil
+		}
+		return stops.Put(pair(key), value)
+	})
+	if err != nil {
+		return fmt.Errorf("store stop of %s: %w", key, err)
+	}
+	return nil
+}
+
+// Stopped returns the reason why the run must end, or nil.
+func (j *Journal) Stopped(key Key) (*Stop, error) {
+	var stop *Stop
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		value := tx.Bucket([]byte(bucketStops)).Get(pair(key))
+		if value == nil {
+			return nil
+		}
+		stop = new(Stop)
+		return json.Unmarshal(value, stop)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read stop of %s: %w", key, err)
+	}
+	return stop, nil
+}
+
+// Seen reports whether the comment was ever accepted.
+func (j *Journal) Seen(key Key) (bool, error) {
+	seen := false
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		seen = tx.Bucket([]byte(bucketSeen)).Get(pair(key)) != nil
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for request %s: %w", key, err)
+	}
+	return seen, nil
+}
+
+// Live returns every request that is not final, in the order of its comments.
+func (j *Journal) Live() ([]Request, error) {
+	live, err := j.scan(nil)
+	if err != nil {
+		return nil, err
+	}
+	live = slices.DeleteFunc(live, func(r Request) bool { return r.State.Final() })
+	slices.SortFunc(live, func(a, b Request) int { return int(a.Comment - b.Comment) })
+	return live, nil
+}
+
+// Pull returns the requests of one pull request, in the order of their comments.
+func (j *Journal) Pull(repo, pr int64) ([]Request, error) {
+	return j.scan(append(number(repo), number(pr)...))
+}
+
+func (j *Journal) scan(prefix []byte) ([]Request, error) {
+	var found []Request
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket([]byte(bucketRequests)).Cursor()
+		for k, v := c.Seek(prefix); k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == string(prefix); k, v = c.Next() {
+			var r Request
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("decode request %x: %w", k, err)
+			}
+			found = append(found, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	return found, nil
+}
+
+// place sorts requests by repository, pull request and comment.
+func place(r Request) []byte {
+	return slices.Concat(number(r.Repo), number(r.PR), number(r.Comment))
+}
+
+func pair(k Key) []byte { return slices.Concat(number(k.Repo), number(k.Comment)) }
+
+func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }

@@ -1,0 +1,139 @@
+// Package safehttp makes HTTP clients that talk to one server only: no redirects, no proxy from the environment,
+// bounded time, bounded answers, and errors that carry the status but never a header or a query.
+package safehttp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// MaxAnswer is the most of one answer that is read; a longer one fails the call.
+const MaxAnswer = 16 << 20
+
+// StatusError is an answer with a status outside 200 to 299.
+type StatusError struct {
+	Code    int
+	Message string // what the server says, shortened; for operators, never for comments
+}
+
+// Error tells the status and the server's message.
+func (e *StatusError) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("HTTP status %d", e.Code)
+	}
+	return fmt.Sprintf("HTTP status %d: %s", e.Code, e.Message)
+}
+
+// Status returns the HTTP status in err, or 0 when the server gave no answer.
+func Status(err error) int {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.Code
+	}
+	return 0
+}
+
+// Definite reports whether err is the server's last word: asking again would be answered the same.
+func Definite(err error) bool {
+	code := Status(err)
+	return code >= 300 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
+}
+
+// New returns a client for the server at origin whose requests carry the given Authorization header.
+func New(origin *url.URL, authorization string, timeout time.Duration) *http.Client {
+	return &http.Client{
+		Timeout: timeout,
+		Transport: &transport{
+			origin: origin, authorization: authorization,
+			next: &http.Transport{
+				Proxy:               nil, // a proxy variable must not redirect tokens
+				DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+				MaxConnsPerHost:     16,
+				MaxIdleConnsPerHost: 16,
+				IdleConnTimeout:     30 * time.Second,
+				TLSHandshakeTimeout: 5 * time.Second,
+			},
+		},
+	}
+}
+
+type transport struct {
+	origin        *url.URL
+	authorization string
+	next          http.RoundTripper
+}
+
+// RoundTrip refuses other origins and turns every status outside 2xx into a StatusError.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != t.origin.Scheme || req.URL.Host != t.origin.Host {
+		return nil, fmt.Errorf("request to %s refused: this client speaks to %s only", req.URL.Host, t.origin.Host)
+	}
+	req = req.Clone(req.Context())
+	req.Header.Set("Authorization", t.authorization)
+	req.Header.Set("User-Agent", "cc-ci-bridge")
+	resp, err := t.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return nil, statusError(resp)
+	}
+	resp.Body = &limited{body: resp.Body, left: MaxAnswer}
+	return resp, nil
+}
+
+// statusError reads the start of the answer for its message and closes it.
+func statusError(resp *http.Response) error {
+	status := &StatusError{Code: resp.StatusCode}
+	text, readErr := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	var answer struct{ Message string }
+	if readErr == nil && json.Unmarshal(text, &answer) == nil {
+		status.Message = oneLine(answer.Message)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return errors.Join(status, err)
+	}
+	return status
+}
+
+// oneLine keeps at most 200 printable bytes, so that an answer cannot forge log lines.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > 200 {
+		s = strings.ToValidUTF8(s[:200], "") + "..."
+	}
+	return s
+}
+
+type limited struct {
+	body io.ReadCloser
+	left int64
+}
+
+// Read fails once the answer is longer than MaxAnswer.
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, fmt.Errorf("answer is longer than %d bytes", MaxAnswer)
+	}
+	if int64(len(p)) > l.left {
+		p = p[:l.left]
+	}
+	n, err := l.body.Read(p)
+	l.left -= int64(n)
+	return n, err
+}
+
+// Close closes the answer's body.
+func (l *limited) Close() error { return l.body.Close() }

@@ -1,0 +1,195 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+// maxRefusals is how many answers of the same kind are enough: Drone answers 500 when its pipeline file is missing,
+// and will not stop to.
+const maxRefusals = 4
+
+// admit settles what a run means for the other runs of its pull request and recipe: the newest comment counts.
+// The lane makes it see every run that was admitted before it, in whatever order the hooks came.
+func (b *Bridge) admit(j *job) error {
+	defer b.lane(&j.req)()
+	r := &j.req
+	if stop, err := b.Journal.Stopped(r.Key); err != nil || stop != nil {
+		return b.orStop(j, err, stop)
+	}
+	others, err := b.Journal.Pull(r.Repo, r.PR)
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Comment > r.Comment && cancels(&o, r) {
+			return b.decide(j, stopped(r, &journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(o.Login, 64)}))
+		}
+		if o.Key == r.Key || o.Recipe != r.Recipe || o.Outcome != nil ||
+			(o.State != journal.Triggering && o.State != journal.Triggered) {
+			continue
+		}
+		done, err := b.meet(j, &o)
+		if err != nil || done {
+			return err
+		}
+	}
+	if !b.pulls.take(lane{r.Repo, r.PR}, time.Now()) || !b.repos.take(r.Repo, time.Now()) {
+		return b.decide(j, notice("run limit", "too many runs at once; comment again in a few minutes"))
+	}
+	return b.set(j, func(r *journal.Request) { r.State = journal.Triggering })
+}
+
+// cancels reports whether o was a command to end r's run, found before r was.
+func cancels(o, r *journal.Request) bool {
+	return o.Outcome != nil && (o.Outcome.Rule == ruleCancel || (o.Outcome.Rule == ruleCancelOwn && o.Author == r.Author))
+}
+
+// meet compares a run with an admitted one of the same recipe and reports whether the run ends by it.
+func (b *Bridge) meet(j *job, other *journal.Request) (done bool, err error) {
+	r := &j.req
+	if stop, err := b.Journal.Stopped(other.Key); err != nil || stop != nil {
+		return false, err // it is ending already
+	}
+	switch {
+	case other.SHA == r.SHA:
+		text := fmt.Sprintf("this run [was asked for already](%s)", b.replyURL(other))
+		return true, b.decide(j, notice("identical", text))
+	case other.Comment > r.Comment:
+		text := fmt.Sprintf("superseded by [a later command](%s)", b.replyURL(other))
+		return true, b.decide(j, stopped(r, &journal.Stop{Rule: "superseded", Text: text}))
+	}
+	text := fmt.Sprintf("superseded by [a later command](%s)", b.Gitea.CommentURL(repoOf(r), r.PR, r.Comment))
+	return false, b.end(other.Key, journal.Stop{Rule: "superseded", Text: text})
+}
+
+// replyURL links to a run's reply, or to its command while there is none.
+func (b *Bridge) replyURL(r *journal.Request) string {
+	id := r.ReplyID
+	if id == 0 {
+		id = r.Comment
+	}
+	return b.Gitea.CommentURL(repoOf(r), r.PR, id)
+}
+
+// stopped is how a run ends that was told to stop. Before it was admitted it leaves no run behind.
+func stopped(r *journal.Request, stop *journal.Stop) journal.Outcome {
+	o := journal.Outcome{Rule: stop.Rule, Status: statusKilled, Text: stop.Text}
+	if r.State == journal.Received || r.State == journal.Authorised {
+		o.Status = statusNone
+	}
+	return o
+}
+
+func (b *Bridge) orStop(j *job, err error, stop *journal.Stop) error {
+	if err != nil {
+		return err
+	}
+	return b.decide(j, stopped(&j.req, stop))
+}
+
+// trigger makes sure that the reply says queued and that exactly one build exists.
+func (b *Bridge) trigger(ctx context.Context, j *job) error {
+	r := &j.req
+	stop, err := b.Journal.Stopped(r.Key)
+	if err != nil {
+		return err
+	}
+	if stop != nil && r.Asked.IsZero() {
+		return b.decide(j, stopped(r, stop))
+	}
+	if r.ReplyID == 0 {
+		if err := b.say(j, queuedText(r)); err != nil && !safehttp.Definite(err) {
+			return err
+		}
+		b.status(r, gitea.Status{State: "pending", Description: "queued"})
+	}
+	var build drone.Build
+	if !j.unsure.IsZero() {
+		if build, err = b.find(ctx, j); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	if build.Number == 0 {
+		if r.Asked.IsZero() {
+			if err := b.set(j, func(r *journal.Request) { r.Asked = time.Now() }); err != nil {
+				return err
+			}
+		}
+		if build, err = b.Drone.Create(b.params(r)); err != nil {
+			return b.createFailed(j, err)
+		}
+		j.unsure = time.Time{}
+	}
+	if build.Number == 0 {
+		return b.decide(j, failed("no pipeline", "the CI repository has no pipeline for builds of event `custom`"))
+	}
+	if err := b.audit.write(r, "triggered", "build "+strconv.FormatInt(build.Number, 10)); err != nil {
+		return err
+	}
+	return b.set(j, func(r *journal.Request) { r.State, r.Build = journal.Triggered, build.Number })
+}
+
+// params are the build's parameters. They become environment variables of every step, so their names are fixed
+// here and their values are checked to be harmless words.
+func (b *Bridge) params(r *journal.Request) map[string]string {
+	return map[string]string{
+		"RECIPE":      r.Recipe,
+		"REF":         r.SHA,
+		"PR":          strconv.FormatInt(r.PR, 10),
+		"SRC":         b.Gitea.CloneURL(repoOf(r)),
+		drone.ParamID: r.Key.String(),
+	}
+}
+
+// find looks for a build whose creation was not confirmed. Drone may still be busy with a request whose
+// connection broke, so it looks until Settle has passed.
+func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
+	until := time.Now().Add(b.Settle)
+	for {
+		build, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
+		if err != nil || build.Number != 0 {
+			return build, err
+		}
+		if time.Now().After(until) {
+			j.unsure = time.Time{}
+			return drone.Build{}, nil
+		}
+		if !b.doze(ctx, j, b.Settle/10) {
+			return drone.Build{}, nil
+		}
+	}
+}
+
+// createFailed ends the request when Drone's answer is its last word; otherwise a build may exist.
+func (b *Bridge) createFailed(j *job, err error) error {
+	switch code := safehttp.Status(err); {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))
+	case code == http.StatusNotFound:
+		return b.decide(j, failed("repository unknown",
+			"the CI server does not know the CI repository or its branch, or the bridge may not build it; tell an administrator"))
+	case safehttp.Definite(err):
+		return b.decide(j, failed("build refused", fmt.Sprintf("the CI server refuses the build with status %d", code)))
+	case code == http.StatusInternalServerError:
+		if j.broken++; j.broken >= maxRefusals {
+			return b.decide(j, failed("server error",
+				"the CI server answers 500; is the pipeline file missing in the CI repository?"))
+		}
+	}
+	j.unsure = time.Now()
+	return err
+}
+
+// failed is the end of a run that never became a build.
+func failed(rule, text string) journal.Outcome {
+	return journal.Outcome{Rule: rule, Status: statusError, Text: text}
+}

@@ -1,0 +1,145 @@
+package bridge
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
+)
+
+// How a run ends; the first four are Drone's words.
+const (
+	statusSuccess = "success"
+	statusFailure = "failure"
+	statusKilled  = "killed"
+	statusError   = "error"
+	statusNone    = "none" // there was no run
+)
+
+// advance takes a request to its end, step by step. A step that fails is repeated, later and later; after GiveUp
+// the author is told. Requests that are not at their end when ctx ends go on with the next Run.
+func (b *Bridge) advance(ctx context.Context, j *job) {
+	log := b.Log.WithFields(logrus.Fields{
+		"repo": j.req.Owner + "/" + j.req.Name, "pr": j.req.PR, "comment": j.req.Comment, "user": j.req.Author,
+	})
+	wait := b.RetryFirst
+	for !j.req.State.Final() && ctx.Err() == nil {
+		before := j.req.State
+		err := b.step(ctx, j)
+		if err == nil {
+			if j.req.State != before {
+				wait, j.fails = b.RetryFirst, 0
+			}
+			continue
+		}
+		j.fails++
+		b.metrics.retries.WithLabelValues(string(j.req.State)).Inc()
+		log.WithError(err).WithField("state", j.req.State).Warn("a step failed and is repeated")
+		if err := b.giveUp(j); err != nil {
+			log.WithError(err).Error("journal")
+		}
+		if !b.doze(ctx, j, wait) {
+			return
+		}
+		wait = min(2*wait, b.RetryMax)
+	}
+	if j.req.State.Final() {
+		log.WithFields(logrus.Fields{"state": j.req.State, "build": j.req.Build}).Info("request is finished")
+	}
+}
+
+// step does what the request's state asks for.
+func (b *Bridge) step(ctx context.Context, j *job) error {
+	switch {
+	case b.self.Load() == nil:
+		return b.Ready()
+	case j.req.Outcome != nil:
+		return b.deliver(j)
+	case j.req.State == journal.Received:
+		return b.authorise(j)
+	case j.req.State == journal.Authorised:
+		return b.admit(j)
+	case j.req.State == journal.Triggering:
+		return b.trigger(ctx, j)
+	default:
+		return b.follow(ctx, j)
+	}
+}
+
+// giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline.
+func (b *Bridge) giveUp(j *job) error {
+	switch o := j.req.Outcome; {
+	case o != nil && time.Since(o.At) > b.GiveUp:
+		return b.finish(j) // nobody can be told
+	case o != nil || j.req.State == journal.Triggered || time.Since(j.req.Received) < b.GiveUp:
+		return nil
+	}
+	return b.decide(j, journal.Outcome{
+		Rule: "server unreachable", Status: statusError,
+		Text: "the servers did not answer for too long; comment again when they are back",
+	})
+}
+
+// set stores a change of the request and makes it the job's once it is on disk.
+func (b *Bridge) set(j *job, change func(*journal.Request)) error {
+	next := j.req
+	change(&next)
+	if err := b.Journal.Save(next); err != nil {
+		return err
+	}
+	j.req = next
+	return nil
+}
+
+// decide ends a request with an outcome; its delivery is the next step.
+func (b *Bridge) decide(j *job, o journal.Outcome) error {
+	o.At = time.Now()
+	decision := "refused"
+	if j.req.Recipe != "" || o.Status != statusNone {
+		decision = "ended"
+	}
+	if err := b.audit.write(&j.req, decision, o.Rule); err != nil {
+		return err
+	}
+	if err := b.set(j, func(r *journal.Request) { r.Outcome = &o }); err != nil {
+		return err
+	}
+	j.fails = 0
+	b.metrics.decisions.WithLabelValues(decision, o.Rule).Inc()
+	if o.Status != statusNone {
+		b.metrics.results.WithLabelValues(o.Status).Inc()
+	}
+	return nil
+}
+
+// finish puts the request into its final state.
+func (b *Bridge) finish(j *job) error {
+	return b.set(j, func(r *journal.Request) {
+		r.State = journal.Refused
+		if r.Outcome.Status != statusNone {
+			r.State = journal.Reported
+		}
+	})
+}
+
+// doze waits until the time is over, the job is nudged, or ctx ends, which it reports.
+func (b *Bridge) doze(ctx context.Context, j *job, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-j.wake:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+func repoOf(r *journal.Request) gitea.Repo {
+	return gitea.Repo{ID: r.Repo, Owner: r.Owner, Name: r.Name}
+}
+
+func authorOf(r *journal.Request) gitea.User { return gitea.User{ID: r.Author, Login: r.Login} }

@@ -1,0 +1,86 @@
+// Command cc-ci-bridge turns the comment !testme on a Gitea pull request into a Drone build and brings the result
+// back.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the linker.
+var version = ""
+
+// cli is the command line.
+type cli struct {
+	Version  kong.VersionFlag `help:"Print the version and exit."`
+	Serve    serveCmd         `cmd:"" default:"1" help:"Receive hooks and run the builds they ask for (default)."`
+	Register registerCmd      `cmd:"" help:"Create or repair the hook on the configured repositories."`
+	Doctor   doctorCmd        `cmd:"" help:"Check tokens, rights, hooks, the CI repository and the clock."`
+	Replay   replayCmd        `cmd:"" help:"Sign a saved hook body and post it to the bridge."`
+}
+
+// errConfig marks errors of the settings, which exit with 2.
+type errConfig struct{ error }
+
+// Unwrap returns the settings' faults.
+func (e errConfig) Unwrap() error { return e.error }
+
+// settings loads the configuration for the commands.
+func settings() (*config, error) {
+	cfg, err := load()
+	if err != nil {
+		return nil, errConfig{err}
+	}
+	return cfg, nil
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "cc-ci-bridge: %v\n", err)
+	if errors.As(err, new(errConfig)) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+// run parses the command line and runs the command until it ends or ctx does.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("cc-ci-bridge"), kong.Writers(stdout, stderr),
+		kong.Description("Gitea comments to Drone builds and back. Settings come from the environment: see docs/bridge.md."),
+		kong.Vars{"version": versionText()}, kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(stdout, (*io.Writer)(nil)))
+	if err != nil {
+		return fmt.Errorf("command line: %w", err)
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		return errConfig{err}
+	}
+	return command.Run(stdio{stdout, stderr})
+}
+
+// stdio is where a command writes.
+type stdio struct{ out, err io.Writer }
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+)
+
+// registerCmd makes the hooks right.
+type registerCmd struct {
+	Rotate bool `help:"Replace right hooks too, so that the first of the configured secrets is used."`
+}
+
+// Run registers the hook on every repository or organisation of the allow-list.
+func (r registerCmd) Run(std stdio) error {
+	cfg, err := settings()
+	if err != nil {
+		return err
+	}
+	var f faults
+	f.check(cfg.AdminToken != "", "ADMIN_TOKEN", "set it, or its _FILE: hooks take an administrator of the repository")
+	f.check(cfg.HookURL != "", "HOOK_URL", "set it to the address under which Gitea reaches the bridge, ending in /hook")
+	if len(f) > 0 {
+		return errConfig{f[0]}
+	}
+	admin, err := cfg.admin()
+	if err != nil {
+		return err
+	}
+	hook := gitea.Hook{URL: cfg.HookURL, Secret: string(cfg.hookSecrets()[0])}
+	for _, entry := range cfg.Repos {
+		lines, err := admin.Register(entry, hook, r.Rotate)
+		for _, line := range lines {
+			if _, err := fmt.Fprintln(std.out, line); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admin is a client with the administrator's token, or the bot's when there is none.
+func (c *config) admin() (*gitea.Client, error) {
+	server, err := url.Parse(c.GiteaURL)
+	if err != nil {
+		return nil, errConfig{err}
+	}
+	token := c.AdminToken
+	if token == "" {
+		token = c.GiteaToken
+	}
+	return gitea.New(server, token, apiTimeout)
+}
+
+// doctorCmd looks at everything outside that must be right.
+type doctorCmd struct{}
+
+// Run prints what doctor finds.
+func (doctorCmd) Run(std stdio) error {
+	cfg, err := settings()
+	if err != nil {
+		return err
+	}
+	settings, err := cfg.bridge()
+	if err != nil {
+		return err
+	}
+	admin, err := cfg.admin()
+	if err != nil {
+		return err
+	}
+	return bridge.Doctor(std.out, settings, bridge.HookCheck{Client: admin, URL: cfg.HookURL})
+}
+
+// replayCmd posts a saved body.
+type replayCmd struct {
+	File string `arg:"" help:"The body of a hook, as Gitea sent it."`
+	URL  string `help:"Where to post it; CC_CI_BRIDGE_HOOK_URL is the default."`
+}
+
+// Run signs the body with the first secret, posts it and prints the answer's status.
+func (r replayCmd) Run(ctx context.Context, std stdio) error {
+	cfg, err := settings()
+	if err != nil {
+		return err
+	}
+	if r.URL == "" {
+		r.URL = cfg.HookURL
+	}
+	if r.URL == "" {
+		return errConfig{fmt.Errorf("%sHOOK_URL: set it, or give --url", prefix)}
+	}
+	body, err := os.ReadFile(r.File)
+	if err != nil {
+		return fmt.Errorf("read body: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Gitea-Event", "issue_comment")
+	req.Header.Set(gitea.SignatureHeader, gitea.Sign(cfg.hookSecrets()[0], body))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("post body: %w", err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if _, err := fmt.Fprintln(std.out, resp.Status); err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("the bridge answered %s", resp.Status)
+	}
+	return nil
+}
