@@ -16,7 +16,7 @@ import (
 func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error) {
 	mine := *offer
 	mine.Machine = r.cfg.Machine
-	rec := &record{journal: r.journal, entry: &entry{
+	rec := &record{journal: r.journal, log: r.logger, entry: &entry{
 		Phase: phaseIntent, Build: engine.BuildName(r.cfg.Address, offer.ID), Offered: offer.Version, Stage: &mine,
 		Since: time.Now().Unix(),
 	}}
@@ -35,7 +35,7 @@ func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error
 	err := rec.change(func(e *entry) { e.Phase, e.Stage = phaseAccepted, &accepted })
 	if err != nil {
 		// The stage is ours and goes on; a crash now would find it by the intent.
-		r.log.WithError(err).Error("the journal cannot be written")
+		r.logger.WithError(err).Error("the journal cannot be written")
 	}
 	return rec, nil
 }

@@ -26,11 +26,13 @@ type guard struct {
 	soon chan struct{} // asks for a confirmation shortly, because a watch was opened anew
 }
 
-func newGuard(server Server, build int64, rep *reporter, cancel func()) *guard {
-	return &guard{
-		server: server, build: build, beat: rep.beat, cancel: cancel, timing: rep.timing,
+func (s *stage) newGuard() *guard {
+	g := &guard{
+		server: s.cfg.Server, beat: s.rep.beat, cancel: s.rep.cancelled, timing: s.timing,
 		turn: make(chan struct{}, 1), soon: make(chan struct{}, 1),
 	}
+	s.rec.read(func(e *entry) { g.build = e.Stage.BuildID })
+	return g
 }
 
 // watch runs both watches and the confirmations until the context ends or the build is cancelled.

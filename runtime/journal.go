@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/drone/drone-go/drone"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
@@ -227,8 +228,9 @@ func syncDir(dir string) error {
 // record is a journal entry that is in use: every change of it is on disk before change returns.
 type record struct {
 	mu      sync.Mutex
-	journal *journal
+	journal *journal // nil keeps nothing on disk
 	entry   *entry
+	log     *logrus.Entry
 }
 
 // change applies f to the entry and writes it. An error means that the change is made but not on disk.
@@ -236,7 +238,17 @@ func (r *record) change(f func(*entry)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r.entry)
+	if r.journal == nil {
+		return nil
+	}
 	return r.journal.save(r.entry)
+}
+
+// note changes the entry. What cannot be written is said: the stage goes on, but a crash now would forget it.
+func (r *record) note(f func(*entry)) {
+	if err := r.change(f); err != nil {
+		r.log.WithError(err).Error("the journal cannot be written; a crash of the runner now would lose this stage")
+	}
 }
 
 // read calls f with the entry locked; f must not keep it.

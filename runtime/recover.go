@@ -27,14 +27,15 @@ func (r *Runner) Recover(ctx context.Context) error {
 		return err
 	}
 	for _, d := range damaged {
-		r.log.WithError(d.err).WithField("file", d.path).Error("a journal file cannot be read; it was set aside")
+		r.logger.WithError(d.err).WithField("file", d.path).Error("a journal file cannot be read; it was set aside")
 		err = errors.Join(err, r.salvage(ctx, d))
 	}
 	first, done := context.WithTimeout(ctx, r.timing.recover)
 	defer done()
 	var sent sync.WaitGroup
 	for _, e := range entries {
-		rep := r.newReporter(&record{journal: r.journal, entry: e}, r.log.WithField("stage", e.Stage.ID))
+		log := r.logger.WithField("stage", e.Stage.ID)
+		rep := r.newReporter(&record{journal: r.journal, entry: e, log: log}, log)
 		err = errors.Join(err, r.clear(ctx, rep))
 		sent.Go(func() {
 			if !r.outbox.deliver(first, rep) {
@@ -61,7 +62,7 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 	}
 	leak := r.cfg.Leaks(report, err)
 	r.tell(ctx, rep, report)
-	rep.note(func(e *entry) { restarted(e, leak) })
+	rep.rec.note(func(e *entry) { restarted(e, leak) })
 	rep.log.WithFields(logrus.Fields{"repo": e.Repo, "name": e.Stage.Name}).Warn(restartedText)
 	if leak != nil {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
@@ -79,7 +80,7 @@ func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report)
 	if last.ID == 0 || last.Status != drone.StatusPending {
 		return
 	}
-	rep.note(func(e *entry) { e.begin(last.Name) })
+	rep.rec.note(func(e *entry) { e.begin(last.Name) })
 	log, err := logs.Open(ctx, logs.Config{
 		Dir: r.journal.spool(e.Stage.ID), StepID: last.ID, Name: last.Name, Sink: r.cfg.Server, Log: rep.log,
 	})
@@ -110,7 +111,7 @@ func restarted(e *entry, leak error) {
 			e.end(s.Name, outcome{status: drone.StatusError, code: exitNotRun, text: restartedText})
 		}
 	}
-	e.skipPending("")
+	e.skipPending()
 	text := restartedText
 	if leak != nil {
 		text = joinText(text, leak.Error())

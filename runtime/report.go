@@ -81,12 +81,12 @@ func (r *reporter) beat(ctx context.Context) error {
 	var lock *client.LockError
 	switch {
 	case err == nil:
-		r.note(func(e *entry) { e.Stage.Version, e.Stage.Updated = stage.Version, stage.Updated })
+		r.rec.note(func(e *entry) { e.Stage.Version, e.Stage.Updated = stage.Version, stage.Updated })
 		return nil
 	case ctx.Err() != nil:
 		return err
 	case errors.As(err, &lock) && lock.Server != nil && !final(lock.Server.Status):
-		r.note(func(e *entry) { e.Stage.Version = lock.Server.Version })
+		r.rec.note(func(e *entry) { e.Stage.Version = lock.Server.Version })
 		return nil
 	case errors.Is(err, client.ErrOptimisticLock):
 		r.cancelled()
@@ -97,7 +97,7 @@ func (r *reporter) beat(ctx context.Context) error {
 
 // cancelled keeps that the server has ended the build, and ends the stage here.
 func (r *reporter) cancelled() {
-	r.note(func(e *entry) { e.Cancelled = true })
+	r.rec.note(func(e *entry) { e.Cancelled = true })
 	if r.onCancel != nil {
 		r.onCancel()
 	}
@@ -113,7 +113,7 @@ func (r *reporter) step(ctx context.Context, name string) error {
 	err := r.pulse.call(func() error { return r.server.UpdateStep(ctx, &step) })
 	switch {
 	case err == nil:
-		r.note(func(e *entry) { e.step(name).Version = step.Version })
+		r.rec.note(func(e *entry) { e.step(name).Version = step.Version })
 	case ctx.Err() != nil:
 		return err
 	case errors.Is(err, client.ErrOptimisticLock):
@@ -179,13 +179,13 @@ func (r *reporter) finish(ctx context.Context) error {
 			r.log.WithError(err).Warn("the server has no such stage of this runner any more")
 			return nil
 		case lock == nil || lock.Server == nil:
-			r.note(func(e *entry) { e.Unsure = true })
+			r.rec.note(func(e *entry) { e.Unsure = true })
 			return fmt.Errorf("report the end of the stage: %w", err)
 		}
 		if lock.Server.Status == stage.Status && (unsure || stage.Status != drone.StatusKilled) {
 			return nil
 		}
-		r.note(func(e *entry) {
+		r.rec.note(func(e *entry) {
 			e.Cancelled = e.Cancelled || final(lock.Server.Status)
 			e.Stage.Version = lock.Server.Version
 		})
@@ -235,7 +235,7 @@ func (r *reporter) deliver(ctx context.Context) error {
 	for _, name := range open {
 		fault := r.step(limited, name)
 		if fault == nil {
-			r.note(func(e *entry) { e.step(name).Reported = true })
+			r.rec.note(func(e *entry) { e.step(name).Reported = true })
 		}
 		err = errors.Join(err, fault)
 	}
@@ -244,16 +244,9 @@ func (r *reporter) deliver(ctx context.Context) error {
 		if fault := r.finish(ctx); fault != nil {
 			return errors.Join(err, fault)
 		}
-		r.note(func(e *entry) { e.Over = true })
+		r.rec.note(func(e *entry) { e.Over = true })
 	}
 	return err
-}
-
-// note changes the record. What cannot be written is said: the stage goes on, but a crash now would forget it.
-func (r *reporter) note(f func(*entry)) {
-	if err := r.rec.change(f); err != nil {
-		r.log.WithError(err).Error("the journal cannot be written; a crash of the runner now would lose this stage")
-	}
 }
 
 func (r *reporter) take(ctx context.Context) bool {

@@ -17,7 +17,7 @@ import (
 // Make one with New, call Recover for what an earlier process left, then Run.
 type Runner struct {
 	cfg     Config
-	log     *logrus.Entry
+	logger  *logrus.Entry
 	timing  *timing
 	journal *journal
 	outbox  *outbox
@@ -48,7 +48,7 @@ func New(cfg Config) (*Runner, error) {
 	}
 	t := defaultTiming()
 	r := &Runner{
-		cfg: cfg, log: cfg.Log, timing: t, journal: journal,
+		cfg: cfg, logger: cfg.Log, timing: t, journal: journal,
 		outbox: newOutbox(cfg.Log, t), pulse: newPulse(t.stopped),
 		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
 		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{},
@@ -99,7 +99,7 @@ func (r *Runner) awaitStop(ctx context.Context, over <-chan struct{}, stopPollin
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		r.log.Warn("the drain's time is over: the stages that still run are stopped")
+		r.logger.Warn("the drain's time is over: the stages that still run are stopped")
 	case <-ctx.Done():
 	case <-over:
 	}
@@ -216,7 +216,7 @@ func (r *Runner) next(polling, builds context.Context) error {
 	}
 	rec, err := r.accept(builds, offer)
 	if err != nil {
-		r.log.WithError(err).WithField("stage", offer.ID).Warn("a stage that was offered is not taken")
+		r.logger.WithError(err).WithField("stage", offer.ID).Warn("a stage that was offered is not taken")
 		return err
 	}
 	s := r.newStage(builds, rec)

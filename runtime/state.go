@@ -74,10 +74,20 @@ func (e *entry) end(name string, o outcome) {
 	}
 }
 
-// skipPending marks what has not started as skipped, except for the step named.
-func (e *entry) skipPending(except string) {
+// hurt tells whether a step did not come to its own end, or was never reached.
+func (e *entry) hurt() bool {
 	for _, s := range e.Steps {
-		if s.Status == drone.StatusPending && s.Name != except {
+		if !final(s.Status) || s.Error == engine.ErrStopped.Error() {
+			return true
+		}
+	}
+	return false
+}
+
+// skipPending marks what has not started as skipped.
+func (e *entry) skipPending() {
+	for _, s := range e.Steps {
+		if s.Status == drone.StatusPending {
 			e.end(s.Name, outcome{status: drone.StatusSkipped})
 		}
 	}

@@ -83,9 +83,9 @@ func (r *Runner) setPaused(reason string) {
 	defer r.mu.Unlock()
 	if reason != r.poll.Paused {
 		if reason != "" {
-			r.log.Warnf("no stage is taken for now: %s", reason)
+			r.logger.Warnf("no stage is taken for now: %s", reason)
 		} else {
-			r.log.Info("stages are taken again")
+			r.logger.Info("stages are taken again")
 		}
 	}
 	r.poll.Paused = reason

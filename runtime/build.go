@@ -1,0 +1,291 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+const teardownName = "teardown"
+
+// build is a stage without its server: a Spec on its way through the engine, and how its steps stand.
+type build struct {
+	engine  Engine
+	spec    *engine.Spec
+	drone   *drone.Build
+	rec     *record
+	log     *logrus.Entry
+	hooks   Hooks
+	procs   *semaphore.Weighted
+	leaks   func(*engine.Report, error) error
+	timeout time.Duration // of the stage
+	cleanup time.Duration // for the steps that run on failure, once that is over
+	tearing time.Duration // for the teardown
+
+	// life ends when the build is cancelled or the runner is stopped; its cause says which.
+	life context.Context
+
+	// withLog begins the step, calls f with where its output goes, and ends the step with what f returns; skipped is
+	// told of a step that does not run.
+	withLog func(name string, f func(io.Writer) outcome)
+	skipped func(name string)
+
+	// after is called with a step whose commands were run to an end; it may be nil.
+	after func(*engine.Step, io.Writer)
+
+	deadline time.Time
+	late     atomic.Bool // the stage ran out of time
+	skipRest atomic.Bool // a step asked to skip what is left
+	touched  bool        // Setup was called: the host may hold parts of the build
+	warned   atomic.Bool // the warnings were written
+}
+
+// plan writes the steps into the entry as they are registered: those of the pipeline and the teardown.
+func (b *build) plan(e *entry) {
+	name := teardownName
+	for _, step := range b.spec.Steps {
+		if step.Name == teardownName {
+			name = teardownName + " (host)"
+		}
+	}
+	e.Root = b.spec.Root
+	e.Steps = nil
+	add := func(step drone.Step) {
+		step.Number, step.StageID, step.Status = len(e.Steps)+1, e.Stage.ID, drone.StatusPending
+		e.Steps = append(e.Steps, &stepEntry{Step: step})
+	}
+	for _, step := range b.spec.Steps {
+		add(drone.Step{Name: step.Name, ErrIgnore: step.IgnoreFailure, DependsOn: step.DependsOn, Detached: step.Detach})
+	}
+	add(drone.Step{Name: name})
+}
+
+// guarded calls f and turns a panic into an error: it ends this stage, not the runner.
+func (b *build) guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(b.log, p)
+		}
+	}()
+	return f()
+}
+
+// panicked logs what only a developer can use, and returns what a user gets to see. The panic's value is left out of
+// both where it is not Go's own: it may hold anything.
+func panicked(log *logrus.Entry, p any) error {
+	what := fmt.Sprintf("a %T", p)
+	if fault, ok := p.(interface {
+		error
+		RuntimeError()
+	}); ok {
+		what = fault.Error()
+	}
+	log.WithField("stack", string(debug.Stack())).Errorf("panic: %s", what)
+	return errors.New("internal error of the runner: its log has the details")
+}
+
+// execute sets the engine up and runs the steps.
+func (b *build) execute() error {
+	b.touched = true
+	setup, done := context.WithDeadlineCause(b.life, b.deadline, engine.ErrTimeout)
+	err := b.engine.Setup(setup, b.spec)
+	b.late.Store(context.Cause(setup) == engine.ErrTimeout)
+	done()
+	if err != nil {
+		return fmt.Errorf("set the build up: %w", err)
+	}
+	walk := &graph{steps: b.spec.Steps, slots: b.procs, wanted: b.wanted, run: b.runStep, skip: b.skipStep}
+	walk.walk(b.life)
+	return nil
+}
+
+// wanted says whether a step runs as the stage stands now. When its time is over, what runs on failure still does,
+// for a short while.
+func (b *build) wanted(step *engine.Step) bool {
+	if b.skipRest.Load() {
+		return false
+	}
+	if time.Now().After(b.deadline) {
+		b.late.Store(true)
+	}
+	failing := b.late.Load()
+	b.rec.read(func(e *entry) { failing = failing || e.failing() })
+	switch step.Run {
+	case engine.RunAlways:
+		return true
+	case engine.RunOnFailure:
+		return failing
+	}
+	return !failing
+}
+
+// runStep runs one step of the pipeline to its end and says how it ended. It never panics.
+func (b *build) runStep(ctx context.Context, step *engine.Step) {
+	began := time.Now()
+	end := StepEnd{Step: step.Name}
+	b.withLog(step.Name, func(log io.Writer) outcome {
+		b.opening(step, log)
+		state, err := b.command(ctx, step, log)
+		b.closing(state, log)
+		if state != nil {
+			end.CPUSeconds, end.PeakMemory = state.CPUSeconds, state.PeakMemory
+		}
+		return b.judge(ctx, state, err)
+	})
+	end.Took = time.Since(began)
+	b.rec.read(func(e *entry) {
+		end.Repo, end.Stage = e.Repo, e.Stage.Name
+		if now := e.step(step.Name); now != nil {
+			end.Status, end.ExitCode = now.Status, now.ExitCode
+		}
+	})
+	b.hooks.stepEnded(end)
+}
+
+// command lets the engine run the step, within what is left of the stage's time.
+func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (*engine.State, error) {
+	deadline := b.deadline
+	if time.Now().After(deadline) {
+		deadline = deadline.Add(b.cleanup)
+	}
+	ctx, done := context.WithDeadlineCause(ctx, deadline, engine.ErrTimeout)
+	defer done()
+	var now *drone.Stage
+	b.rec.read(func(e *entry) { now = e.snapshot() })
+	state, err := b.engine.Run(ctx, b.spec, withCurrent(step, b.drone, now), log)
+	if context.Cause(ctx) == engine.ErrTimeout && (err != nil || state == nil || state.Reason == engine.TimedOut) {
+		b.late.Store(true)
+	}
+	if err == nil && b.after != nil {
+		b.after(step, log)
+	}
+	return state, err
+}
+
+// judge says how the step ended, from what the engine measured and from why its time was over.
+func (b *build) judge(ctx context.Context, state *engine.State, err error) outcome {
+	result := outcomeOf(state, err)
+	stopped := state == nil || state.Reason != engine.Exited && state.Reason != engine.Signaled
+	switch cause := context.Cause(ctx); {
+	case cause == errStageEnded && state != nil && stopped:
+		// A detached step is stopped when all others have ended: that is how it is meant to end.
+		result = outcome{status: drone.StatusPassing, code: state.ExitCode}
+	case errors.Is(cause, engine.ErrCancelled) && stopped:
+		result.status, result.text = drone.StatusKilled, ""
+	case errors.Is(cause, engine.ErrStopped) && stopped:
+		result.status, result.text = drone.StatusError, engine.ErrStopped.Error()
+	case stopped && b.late.Load() && (state == nil || state.Reason == engine.TimedOut):
+		result.status, result.text = drone.StatusError, timeoutText("stage", b.timeout)
+	case state != nil && state.Reason == engine.TimedOut:
+		result.text = "timeout: " + engine.ErrStepTimeout.Error()
+	}
+	if result.code == exitSkipRest && result.status == drone.StatusPassing {
+		b.skipRest.Store(true)
+	}
+	return result
+}
+
+// skipStep ends a step that does not run.
+func (b *build) skipStep(step *engine.Step) {
+	if b.life.Err() != nil {
+		return // what did not start is skipped when the stage is concluded
+	}
+	b.rec.note(func(e *entry) { e.end(step.Name, outcome{status: drone.StatusSkipped}) })
+	b.skipped(step.Name)
+}
+
+// teardown removes everything that the build holds, as the stage's last step. It returns what has to fail the stage.
+func (b *build) teardown() error {
+	ctx, done := context.WithTimeout(context.WithoutCancel(b.life), b.tearing)
+	defer done()
+	var name string
+	b.rec.read(func(e *entry) { name = e.Steps[len(e.Steps)-1].Name })
+	var leak error
+	torn := false
+	b.withLog(name, func(log io.Writer) outcome {
+		torn = true
+		leak = b.guarded(func() error { return b.destroy(ctx, log) })
+		if leak != nil {
+			return outcome{status: drone.StatusFailing, code: 1, text: leak.Error()}
+		}
+		return outcome{status: drone.StatusPassing}
+	})
+	if !torn {
+		// Its log could not be opened, on a full disk for one. That is no reason to leave anything on the host.
+		leak = b.guarded(func() error { return b.destroy(ctx, io.Discard) })
+	}
+	return leak
+}
+
+// destroy tears the build down and writes what was found.
+func (b *build) destroy(ctx context.Context, out io.Writer) error {
+	report, err := b.engine.Destroy(ctx, b.spec.Build)
+	b.hooks.tornDown(report, err)
+	var leak *engine.LeakError
+	if err != nil && !errors.As(err, &leak) {
+		b.log.WithError(err).Error("the teardown ran into an error")
+		say(out, "error: "+err.Error())
+	}
+	if report != nil {
+		for _, line := range report.Lines() {
+			say(out, line)
+		}
+	}
+	return b.leaks(report, err)
+}
+
+// conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.
+func (b *build) conclude(err, leak error) {
+	b.rec.note(func(e *entry) {
+		text := b.text(e, err)
+		e.skipPending()
+		status := e.result()
+		if text != "" {
+			status = drone.StatusError
+		}
+		if leak != nil {
+			text = joinText(text, leak.Error())
+			if status == drone.StatusPassing {
+				status = drone.StatusError
+			}
+		}
+		e.conclude(status, text)
+		e.Phase = phaseEnded
+	})
+}
+
+// text is why the stage ended, where the steps do not say it.
+func (b *build) text(e *entry, err error) string {
+	cause := context.Cause(b.life)
+	switch {
+	case errors.Is(cause, engine.ErrStopped):
+		if err == nil && !e.hurt() {
+			return "" // the stop came when everything had run
+		}
+		return "the runner was stopped while this stage ran"
+	case cause != nil:
+		return "" // cancelled: the status says it
+	case b.late.Load():
+		return timeoutText("stage", b.timeout)
+	case err != nil:
+		return err.Error()
+	}
+	return ""
+}
+
+func joinText(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}

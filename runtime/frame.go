@@ -1,0 +1,61 @@
+package runtime
+
+import (
+	"fmt"
+	"io"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+// opening writes what is said at the top of a step's log: the Spec's warnings once, then the step's own notes.
+func (b *build) opening(step *engine.Step, log io.Writer) {
+	if b.warned.CompareAndSwap(false, true) {
+		for _, w := range b.spec.Warnings {
+			say(log, "warning: "+w)
+		}
+	}
+	for _, n := range step.Notes {
+		say(log, n)
+	}
+}
+
+// closing writes what is said at the end of a step's log: what it left running, how it was ended, what it used.
+func (b *build) closing(state *engine.State, log io.Writer) {
+	if state == nil {
+		return
+	}
+	for _, l := range state.Leftovers {
+		say(log, "still running: "+l)
+	}
+	switch state.Reason {
+	case engine.Exited:
+	case engine.Signaled:
+		say(log, fmt.Sprintf("ended by a signal: exit code %d", state.ExitCode))
+	default:
+		say(log, fmt.Sprintf("ended: %s, exit code %d", state.Reason, state.ExitCode))
+	}
+	if state.CPUSeconds > 0 || state.PeakMemory > 0 {
+		say(log, fmt.Sprintf("used %.1f s of CPU, %s of memory at most", state.CPUSeconds, size(state.PeakMemory)))
+	}
+}
+
+// say writes a line of the runner's own.
+func say(out io.Writer, line string) {
+	if n, ok := out.(interface{ Note(string, ...any) }); ok {
+		n.Note("%s", line) // begins a line of its own where the step has not ended its last
+		return
+	}
+	// A step's log takes every line until it is closed.
+	_, _ = fmt.Fprintln(out, line)
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n <= 0:
+		return "an unknown amount"
+	case n < 1<<20:
+		return fmt.Sprintf("%d KiB", (n+1<<10-1)>>10)
+	}
+	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+}
