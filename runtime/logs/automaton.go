@@ -1,9 +1,6 @@
 package logs
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // The first three classes of bytes have a meaning of their own; every byte that a needle contains has a further one.
 const (
@@ -30,7 +27,7 @@ type node struct {
 type automaton struct {
 	class [256]uint8
 	nodes []node
-	depth []int32 // how many bytes of a needle a state stands for: as many have to be held back
+	depth []int32 // how many bytes may yet become a needle in a state: as many have to be held back
 	rows  []int32 // complete transitions of the root, its children and of every node that branches
 }
 
@@ -108,12 +105,7 @@ func (a *automaton) grow(needles [][]byte) *trie {
 
 // link sets the failure links and the rows, shallow nodes first, because each is made of shallower ones.
 func (a *automaton) link(t *trie, classes int) {
-	order := make([]int32, len(a.nodes))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortStableFunc(order, func(x, y int32) int { return cmp.Compare(a.depth[x], a.depth[y]) })
-	for _, s := range order {
+	for _, s := range a.byDepth() {
 		n := &a.nodes[s]
 		if a.depth[s] > 1 {
 			n.fail = a.step(a.nodes[t.parent[s]].fail, t.label[s])
@@ -128,6 +120,8 @@ func (a *automaton) link(t *trie, classes int) {
 		if a.depth[s] > 1 && (child == 0 || t.sibling[child] == 0) {
 			if child != 0 {
 				n.label = t.label[child]
+			} else {
+				a.depth[s] = a.depth[n.fail] // a needle that has ended needs no more holding back
 			}
 			continue
 		}
@@ -143,6 +137,23 @@ func (a *automaton) link(t *trie, classes int) {
 		n.row = int32(len(a.rows))
 		a.rows = append(a.rows, row...)
 	}
+}
+
+// byDepth lists the states, shallow ones first (a counting sort: there may be half a million).
+func (a *automaton) byDepth() []int32 {
+	starts := make([]int32, slices.Max(a.depth)+2)
+	for _, depth := range a.depth {
+		starts[depth+1]++
+	}
+	for i := 1; i < len(starts); i++ {
+		starts[i] += starts[i-1]
+	}
+	order := make([]int32, len(a.nodes))
+	for s, depth := range a.depth {
+		order[starts[depth]] = int32(s)
+		starts[depth]++
+	}
+	return order
 }
 
 // step is the state after one more byte of a class.

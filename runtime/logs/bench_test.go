@@ -1,11 +1,14 @@
 package logs
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/drone/drone-go/drone"
 )
 
 // sampleLog is text as builds print it.
@@ -78,5 +81,58 @@ func BenchmarkMaskHostile(b *testing.B) {
 		"escapes": {"abc", strings.Repeat("\x1b[000000000000000000000000", 1<<16)},
 	} {
 		b.Run(name, func(b *testing.B) { benchmarkStream(b, NewMasker([]string{c.secret}), []byte(c.text)) })
+	}
+}
+
+// BenchmarkOutage is a step of another process that writes 1 GiB while the server hangs, with 20 secrets: from the
+// step's start to its last byte on disk, and the runner's peak memory including the upload afterwards.
+func BenchmarkOutage(b *testing.B) {
+	const size = 1 << 30
+	for b.Loop() {
+		o := runOutage(b, newServer(b), size)
+		b.ReportMetric(float64(size)/1e3/float64(o.milliseconds), "MB/s")
+		b.ReportMetric(float64(o.cpuMilliseconds)/1e3, "cpu-s")
+		b.ReportMetric(float64(o.peakKiB)/1024, "peak-MiB")
+	}
+}
+
+// BenchmarkNewMasker is what a stage pays once: 20 secrets and a private key of 50 lines.
+func BenchmarkNewMasker(b *testing.B) {
+	secrets := append(randomSecrets(20), strings.Join(randomSecrets(100), "\n"))
+	for b.Loop() {
+		b.ReportMetric(float64(len(NewMasker(secrets).auto.nodes)), "states")
+	}
+}
+
+// nowhere is a server that takes everything.
+type nowhere struct{}
+
+func (nowhere) Batch(context.Context, int64, []*drone.Line) error  { return nil }
+func (nowhere) Upload(context.Context, int64, []*drone.Line) error { return nil }
+
+// BenchmarkLog is the whole path within the process, from Write to the end of Close, with 20 secrets.
+func BenchmarkLog(b *testing.B) {
+	for name, c := range map[string]struct {
+		line  string
+		count int
+	}{
+		"200000x100": {string(sampleLog(99)), 200_000},
+		"5200000x1":  {"x", 5_200_000},
+		"64MiB-line": {strings.Repeat("x", 64<<20), 1},
+	} {
+		b.Run(name, func(b *testing.B) {
+			masker := NewMasker(randomSecrets(20))
+			all := []byte(strings.Repeat(strings.ReplaceAll(c.line, "\n", " ")+"\n", c.count))
+			b.SetBytes(int64(len(all)))
+			for b.Loop() {
+				l := open(b, Config{Dir: b.TempDir(), Sink: nowhere{}, Masker: masker})
+				for i := 0; i < len(all); i += maxScan {
+					if _, err := l.Write(all[i:min(i+maxScan, len(all))]); err != nil {
+						b.Fatal(err)
+					}
+				}
+				closeLog(b, l)
+			}
+		})
 	}
 }

@@ -14,25 +14,27 @@ type Console struct {
 	before string // what comes before the line's number
 	after  string
 
+	masker *Masker
+
 	mu    sync.Mutex
 	mask  *Writer
 	lines *splitter
 	next  int
-	text  []byte
+	text  []byte // lines to show, in one call
 }
 
 // NewConsole shows each line as `[step:number] text`, masked; pretty gives each step a colour. Close ends a line that
 // has not ended; it does not close w.
-func NewConsole(w io.Writer, step string, masker *Masker, pretty bool) io.WriteCloser {
-	c := &Console{out: w, before: "[" + step + ":", after: "] "}
+func NewConsole(w io.Writer, step string, masker *Masker, pretty bool) *Console {
+	if masker == nil {
+		masker = NewMasker(nil)
+	}
+	c := &Console{out: w, before: "[" + step + ":", after: "] ", masker: masker}
 	if pretty {
 		hash := fnv.New32a()
 		_, _ = io.WriteString(hash, step) // a hash never fails
 		c.before = fmt.Sprintf("\x1b[%dm%s", 31+hash.Sum32()%6, c.before)
 		c.after = "]\x1b[0m "
-	}
-	if masker == nil {
-		masker = NewMasker(nil)
 	}
 	c.lines = &splitter{line: c.add}
 	c.mask = masker.Writer(c.lines)
@@ -48,6 +50,15 @@ func (c *Console) Write(p []byte) (int, error) {
 		return n, err
 	}
 	return n, c.show()
+}
+
+// Note adds a line of the runner's own, as Log.Note does.
+func (c *Console) Note(format string, args ...any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines.flush()
+	writeNote(c.masker, c.add, fmt.Sprintf(format, args...))
+	return c.show()
 }
 
 // Close shows what is held back.

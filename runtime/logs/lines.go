@@ -2,6 +2,8 @@ package logs
 
 import (
 	"bytes"
+	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -67,4 +69,10 @@ func (s *splitter) emit(text []byte, ended bool) {
 		text = bytes.ToValidUTF8(text, []byte(string(utf8.RuneError)))
 	}
 	s.line(text, ended)
+}
+
+// writeNote masks a text of the runner's own and hands on its lines.
+func writeNote(m *Masker, line func(text []byte, ended bool), text string) {
+	note := splitter{line: line}
+	_, _ = io.WriteString(&note, m.Mask(strings.TrimSuffix(text, "\n"))+"\n") // a splitter never fails
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -119,7 +118,6 @@ func (l *Log) Write(p []byte) (int, error) {
 // Note adds a line of the runner's own, masked too. It ends a line that the step has begun, but not a secret that it
 // may have begun: what is held back of one comes after the note.
 func (l *Log) Note(format string, args ...any) {
-	text := l.cfg.Masker.Mask(strings.TrimSuffix(fmt.Sprintf(format, args...), "\n") + "\n")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -127,8 +125,7 @@ func (l *Log) Note(format string, args ...any) {
 	}
 	l.tick()
 	l.lines.flush()
-	note := splitter{line: l.add}
-	_, _ = io.WriteString(&note, text) // a splitter never fails
+	writeNote(l.cfg.Masker, l.add, fmt.Sprintf(format, args...))
 }
 
 // tick takes the time for the lines that follow.

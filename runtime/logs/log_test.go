@@ -124,12 +124,15 @@ func (k *keeper) Upload(_ context.Context, _ int64, lines []*drone.Line) error {
 func TestConsole(t *testing.T) {
 	t.Parallel()
 	for pretty, want := range map[bool]string{
-		false: "[build:0] a ******\n[build:1] b\n",
-		true:  "\x1b[36m[build:0]\x1b[0m a ******\n\x1b[36m[build:1]\x1b[0m b\n",
+		false: "[build:0] a ******\n[build:1] b\n[build:2] exit code 1, ******\n",
+		true:  "\x1b[36m[build:0]\x1b[0m a ******\n\x1b[36m[build:1]\x1b[0m b\n\x1b[36m[build:2]\x1b[0m exit code 1, ******\n",
 	} {
 		var out strings.Builder
 		c := NewConsole(&out, "build", NewMasker([]string{"hunter2"}), pretty)
 		write(t, c, "a hun", "ter2\nb")
+		if err := c.Note("exit code %d, hunter2", 1); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -121,3 +121,117 @@ func TestAutomatonAgreesWithOracle(t *testing.T) {
 		}
 	}
 }
+
+// TestHardCases are the cases in which other runners leak, blank out too much, or reorder.
+func TestHardCases(t *testing.T) {
+	t.Parallel()
+	json := "{\n  \"user\": \"deploy\",\n  \"key\": \"s3cr3t-value\"\n}"
+	for name, c := range map[string]struct {
+		secrets []string
+		writes  []string
+		want    string
+	}{
+		"split over writes":       {[]string{"supersecret"}, []string{"supe", "rsec", "ret"}, "******"},
+		"prefix of another":       {[]string{"pass1", "pass1234"}, []string{"pass1234 pass12 pass1"}, "****** ******2 ******"},
+		"prefix, longer first":    {[]string{"pass1234", "pass1"}, []string{"pass1234 pass1"}, "****** ******"},
+		"prefix, split":           {[]string{"abc", "abcdef"}, []string{"abc", "def", "abcde"}, "******de"},
+		"suffix of another":       {[]string{"1234", "pass1234"}, []string{"pass1234 x1234"}, "****** x******"},
+		"overlap":                 {[]string{"abcd1234", "1234wxyz"}, []string{"abcd1234wxyz"}, "******"},
+		"overlap, split":          {[]string{"abcd1234", "1234wxyz"}, []string{"abcd12", "34wx", "yz"}, "******"},
+		"overlaps itself":         {[]string{"00000001"}, []string{"k=0000000", "01"}, "k=0******"},
+		"inner one pending":       {[]string{"abcdX", "1234wxyz"}, []string{"abcd1234wxyz"}, "abcd******"},
+		"inner within outer":      {[]string{"bcd", "abcdef"}, []string{"abcde", "abcdef"}, "a******e******"},
+		"same twice":              {[]string{"secret"}, []string{"secretsecret secret"}, "****** ******"},
+		"lines on one line":       {[]string{"one two\nthree four"}, []string{"x one two three four y"}, "x ****** y"},
+		"lines with CRLF":         {[]string{"ab\ncd\nef"}, []string{"ab\r\ncd\r\nef\r\n"}, "******\r\n"},
+		"one line of several":     {[]string{"first-line\nsecond-line"}, []string{"second-line\nfirst\n"}, "******\nfirst\n"},
+		"brace of a JSON secret":  {[]string{json}, []string{"func f() {\n}\n", `"key": "s3cr3t-value"`}, "func f() {\n}\n******"},
+		"JSON secret whole":       {[]string{json}, []string{json}, "******"},
+		"base64":                  {[]string{"hunter2hunter2"}, []string{"aHVudGVyMmh1bnRlcjI=\n"}, "******I=\n"},
+		"URL":                     {[]string{"a/b c&d"}, []string{"x=a%2Fb+c%26d", " a%2Fb%20c&d", " a%2fb%20c%26d"}, "x=****** ****** ******"},
+		"colour inside":           {[]string{"supersecret"}, []string{"su\x1b[1;31mper\x1b[", "0msecret"}, "******"},
+		"colour around":           {[]string{"supersecret"}, []string{"\x1b[1msupersecret\x1b[m!"}, "\x1b[1m******\x1b[m!"},
+		"blank run":               {[]string{"top secret"}, []string{"top  \t", "\n secret top secretly"}, "****** ******ly"},
+		"begins and never ends":   {[]string{"supersecret"}, []string{"supersecre"}, "supersecre"},
+		"blanks without end":      {[]string{"top secret"}, []string{"top" + strings.Repeat(" ", 200) + "secret"}, "top" + strings.Repeat(" ", 200) + "secret"},
+		"bytes that are not text": {[]string{"\xff\xfe\x00key"}, []string{"\x00\xff\xfe\x00", "key\x80"}, "\x00******\x80"},
+		"nothing to mask":         {nil, []string{"plain ", "text\n"}, "plain text\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := NewMasker(c.secrets)
+			var out strings.Builder
+			w := m.Writer(&out)
+			write(t, w, c.writes...)
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if out.String() != c.want {
+				t.Errorf("got %q, want %q", out.String(), c.want)
+			}
+			if got := masked(t, m, strings.Join(c.writes, ""), 1); got != c.want {
+				t.Errorf("byte by byte: got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestHoldsBackOnlyTheBeginningOfASecret: everything else is shown at once, also what turned out to be none, and a
+// secret as soon as it is known to be one.
+func TestHoldsBackOnlyTheBeginningOfASecret(t *testing.T) {
+	t.Parallel()
+	m := &Masker{auto: newAutomaton([]string{"supersecret", "superb", "abc abc"})}
+	var out strings.Builder
+	w := m.Writer(&out)
+	for _, c := range []struct{ write, want string }{
+		{"Password: ", "Password: "},
+		{"x sup", "Password: x "},
+		{"er", "Password: x "},
+		{"man", "Password: x superman"},
+		{" abc", "Password: x superman "},
+		{"\n", "Password: x superman "},
+		{"\n", "Password: x superman "},
+		{"d", "Password: x superman abc\n\nd"},
+		{"superb", "Password: x superman abc\n\nd******"},
+		{"\x1b[1", "Password: x superman abc\n\nd******"},
+		{"m", "Password: x superman abc\n\nd******\x1b[1m"},
+	} {
+		write(t, w, c.write)
+		if out.String() != c.want {
+			t.Fatalf("after %q: shown %q, want %q", c.write, out.String(), c.want)
+		}
+	}
+}
+
+// TestMemoryOfAWriterIsBounded: neither endless blanks nor an endless sequence after the beginning of a secret are held.
+func TestMemoryOfAWriterIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, flood := range map[string]string{"blanks": " ", "sequence": "\x1b[0", "colours": "\x1b[m", "found": "abc ", "begun": "a "} {
+		w := NewMasker([]string{"abc", "a b c d e f g h i j"}).Writer(io.Discard)
+		write(t, w, "a")
+		block := strings.Repeat(flood, 4096)
+		for range 300 {
+			write(t, w, block)
+		}
+		if held := cap(w.buf) + 16*cap(w.skips) + 16*cap(w.found); held > 2<<20 {
+			t.Errorf("%s: %d bytes are held", name, held)
+		}
+	}
+}
+
+// FuzzMasker compares the stream with the oracle for any two secrets, text and chunk size.
+func FuzzMasker(f *testing.F) {
+	f.Add("supersecret", "00000001", "x supersecret 000000001 ", uint8(3))
+	f.Add("a b\nc d", "{\n}", "a  b c\x1b[31m d { }", uint8(1))
+	f.Add("abc", "abcdef", "YWJj%61bc abcde", uint8(2))
+	f.Fuzz(func(t *testing.T, first, second, text string, chunk uint8) {
+		if len(first)+len(second) > 200 || len(text) > 2000 {
+			return // the oracle is slow
+		}
+		values := []string{first, second}
+		want := oracle(text, needlesOf(values))
+		if got := masked(t, NewMasker(values), text, max(1, int(chunk))); got != want {
+			t.Errorf("secrets %q, text %q, chunk %d:\n got %q\nwant %q", values, text, chunk, got, want)
+		}
+	})
+}

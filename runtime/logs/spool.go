@@ -78,23 +78,19 @@ func (s *spool) share() int64 {
 
 // add appends a line: number, time, a blank (or a plus where the line goes on in the next), text.
 func (s *spool) add(pos int, seconds int64, text []byte, ended bool) error {
-	cost := int64(len(text) + lineCost)
-	if s.kept+cost > s.share() {
+	size, mark := int64(len(text)), byte('+')
+	if ended {
+		size, mark = size+1, ' '
+	}
+	if s.kept+size+lineCost > s.share() {
 		if err := s.rotate(); err != nil {
 			return err
 		}
 	}
-	s.kept += cost
-	s.total += int64(len(text))
-	s.buf = strconv.AppendInt(s.buf, int64(pos), 10)
-	s.buf = append(s.buf, ' ')
-	s.buf = strconv.AppendInt(s.buf, seconds, 10)
-	if ended {
-		s.buf = append(s.buf, ' ')
-		s.total++
-	} else {
-		s.buf = append(s.buf, '+')
-	}
+	s.kept += size + lineCost
+	s.total += size
+	s.buf = append(strconv.AppendInt(s.buf, int64(pos), 10), ' ')
+	s.buf = append(strconv.AppendInt(s.buf, seconds, 10), mark)
 	s.buf = append(append(s.buf, text...), '\n')
 	if len(s.buf) >= spoolBuffer {
 		return s.flush()

@@ -139,7 +139,7 @@ func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 	room := limit - limit/headShare
 	from := len(lines)
 	for ; from > 0; from-- {
-		if room -= int64(len(strings.TrimSuffix(lines[from-1].Message, "\n")) + lineCost); room < 0 {
+		if room -= int64(len(lines[from-1].Message) + lineCost); room < 0 {
 			break
 		}
 	}
