@@ -1,4 +1,52 @@
+//go:build linux
+
 package process
 
+import (
+	"fmt"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
 // playChild is what the test binary does in the part of a misbehaving child.
-func playChild(role string) int { return 99 }
+func playChild(role string) int {
+	switch role {
+	case "hide": // as ssh-agent does
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			fmt.Println("hide:", err)
+			return 1
+		}
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	case "become-root": // as sudo does; this copy of the binary is setuid root
+		if err := syscall.Setresuid(0, 0, 0); err != nil {
+			fmt.Println("not root:", err)
+			return 1
+		}
+	case "hog":
+		return hog()
+	default:
+		fmt.Println("no such role:", role)
+		return 1
+	}
+	fmt.Println("ready")
+	time.Sleep(time.Hour)
+	return 0
+}
+
+// hog touches memory until it is stopped.
+func hog() int {
+	var all [][]byte
+	for range 1024 {
+		block := make([]byte, 1<<20)
+		for i := range block {
+			block[i] = 1
+		}
+		all = append(all, block)
+	}
+	fmt.Println("the hog got", len(all), "MiB")
+	return 0
+}

@@ -118,11 +118,13 @@ func (h *Host) Mode() Mode { return h.report.Mode }
 // Report is what Open found out.
 func (h *Host) Report() Report { return h.report }
 
-// SetLimits changes the limits of builds that are created from now on.
-func (h *Host) SetLimits(l Limits) {
+// SetLimits changes the limits of builds that are created from now on. It returns a sentence for each that cannot be
+// enforced here.
+func (h *Host) SetLimits(l Limits) (warnings []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.cfg.Limits = l
+	return h.unenforced(l)
 }
 
 // Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories.
@@ -137,7 +139,7 @@ func (h *Host) Create(ctx context.Context, b Build) error {
 	}
 	nb := &build{Build: b, steps: map[string]*step{}}
 	var err error
-	if nb.user, nb.uidLock, err = h.users.take(); err != nil {
+	if nb.user, nb.uidLock, err = h.users.take(h.markerValue(b.Name)); err != nil {
 		return fmt.Errorf("create build %s: %w", b.Name, err)
 	}
 	if err := h.prepare(nb); err != nil {

@@ -43,10 +43,7 @@ func Open(_ context.Context, cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("containment %s needs Linux", cfg.Mode)
 	}
 	h := &Host{cfg: cfg.withDefaults(), builds: map[string]*build{}}
-	h.report = Report{Mode: ProcessGroup}
-	if cfg.Limits != (Limits{}) {
-		h.report.Warnings = append(h.report.Warnings, "limits are set but cannot be enforced: that needs Linux")
-	}
+	h.report = Report{Mode: ProcessGroup, Warnings: unenforced(cfg.Limits)}
 	return h, nil
 }
 
@@ -65,8 +62,15 @@ func (h *Host) Mode() Mode { return h.report.Mode }
 // Report is what Open found out.
 func (h *Host) Report() Report { return h.report }
 
-// SetLimits has no effect on this system.
-func (h *Host) SetLimits(Limits) {}
+// SetLimits has no effect on this system, and says so.
+func (h *Host) SetLimits(l Limits) (warnings []string) { return unenforced(l) }
+
+func unenforced(l Limits) []string {
+	if l == (Limits{}) {
+		return nil
+	}
+	return []string{"limits are set but cannot be enforced: that needs Linux"}
+}
 
 // Owner is the runner's own user.
 func (h *Host) Owner(string) (uid, gid int) { return os.Geteuid(), os.Getegid() }

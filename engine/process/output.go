@@ -113,10 +113,13 @@ func (c *capture) finish() error {
 	return c.err
 }
 
-// close ends the copying, even if something still holds the pipe, and waits for it.
+// close ends the copying, even if something still holds the pipe, and waits for it. It may be called again.
 func (c *capture) close() error {
 	err := c.pipe.Close()
 	<-c.done
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
 	return err
 }
 

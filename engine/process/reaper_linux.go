@@ -223,10 +223,9 @@ func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, erro
 		b.mu.Unlock()
 	}
 	ended, err := h.endAll(ctx, name)
-	if b != nil {
-		err = errors.Join(err, b.release(ctx))
+	if err == nil { // or something is alive that would be waited for
+		err = errors.Join(b.release(ctx), h.removeGroups(ctx, name), releaseUID(h.markerValue(name)))
 	}
-	err = errors.Join(err, h.removeGroups(ctx, name))
 	if err != nil {
 		return ended, fmt.Errorf("end processes of %s: %w", name, err)
 	}
@@ -288,7 +287,7 @@ func (g cgroup) moveAside() error {
 }
 
 // strays are the build's processes outside its cgroup: marked in their environment, or below one that is, or below a
-// launcher. The launchers themselves go when their work is done.
+// launcher, or of the uid that only this build has. The launchers themselves go when their work is done.
 func (h *Host) strays(build string) ([]proc, error) {
 	all, err := readProcs()
 	if err != nil {
@@ -302,8 +301,14 @@ func (h *Host) strays(build string) ([]proc, error) {
 		}
 	}
 	want := h.markerValue(build)
+	uid, err := lockedUID(want)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range all {
-		if marked, _ := p.marker(); marked != want || launchers[p.pid] || p.pid == os.Getpid() {
+		marked, _ := p.marker()
+		ours := marked == want || uid > 0 && p.uid() == uid
+		if !ours || launchers[p.pid] || p.pid == os.Getpid() {
 			continue
 		}
 		found[p.pid] = p
@@ -335,6 +340,9 @@ func (b *build) launchers() map[int]bool {
 
 // release lets go of what the runner itself holds for the build: launchers, pipes, the uid.
 func (b *build) release(ctx context.Context) error {
+	if b == nil {
+		return nil
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var err error

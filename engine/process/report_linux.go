@@ -66,11 +66,19 @@ func (h *Host) describe() {
 			h.warn("%s", p)
 		}
 	}
-	for _, s := range h.cfg.Limits.settings() {
+	h.report.Warnings = append(h.report.Warnings, h.unenforced(h.cfg.Limits)...)
+}
+
+// unenforced is a sentence for each limit that has no controller here.
+func (h *Host) unenforced(l Limits) []string {
+	var sentences []string
+	for _, s := range l.settings() {
 		if !slices.Contains(h.report.Controllers, s.controller) {
-			h.warn("the %s limit is set but cannot be enforced: no cgroup controller %s can be used here", s.controller, s.controller)
+			sentences = append(sentences, fmt.Sprintf(
+				"the %s limit is set but cannot be enforced: no cgroup controller %s can be used here", s.controller, s.controller))
 		}
 	}
+	return sentences
 }
 
 // Probe finds out what [Open] would, for a person who asks.

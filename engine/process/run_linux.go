@@ -21,11 +21,12 @@ import (
 type run struct {
 	cmd *exec.Cmd
 	out *capture
-	// launcher says that cmd is one; control is closed to let it go.
-	launcher bool
-	control  *os.File
-	ended    chan result
-	gone     chan struct{} // the stub or launcher has been waited for
+	// launcher says that cmd is one, stays that it outlives the command as the reaper of its orphans; control is
+	// closed to let it go.
+	launcher, stays bool
+	control         *os.File
+	ended           chan result
+	gone            chan struct{} // the stub or launcher has been waited for
 }
 
 // result is how the command itself ended.
@@ -172,7 +173,7 @@ func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error)
 			return nil, errors.Join(err, statusRead.Close())
 		}
 		defer controlRead.Close()
-		r.launcher, r.control = true, controlWrite
+		r.launcher, r.stays, r.control = true, o.Reaper && !o.Keep, controlWrite
 		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, controlRead)
 	}
 	if err := r.startIn(s.group, output); err != nil {
@@ -233,8 +234,13 @@ func (r *run) wait(statuses *os.File) {
 		// The launcher was killed, and whatever it had started goes on without it.
 		res = &result{exit: exitOf(syscall.WaitStatus(unix.SIGKILL))}
 	}
-	r.ended <- *res
+	if r.stays {
+		r.ended <- *res
+	}
 	_ = r.cmd.Wait() // the launcher's own end says nothing that its report did not
+	if !r.stays {
+		r.ended <- *res // not before: nobody shall take the launcher for a leftover
+	}
 }
 
 func (r *run) ownExit() Exit {
@@ -287,7 +293,11 @@ func writeOrder(o order) (*os.File, error) {
 // cancel ends the step and waits for the command's end, which only an unkillable process can delay.
 func (h *Host) cancel(ctx context.Context, b *build, s *step, r *run) result {
 	err := h.stopStep(ctx, b, s)
-	timer := time.NewTimer(killWait)
+	wait := killWait
+	if err != nil {
+		wait = time.Second // it is known already that something does not die
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case res := <-r.ended:

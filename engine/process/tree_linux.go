@@ -177,10 +177,11 @@ func enableController(base, folder cgroup, name, controller string) error {
 
 // probeKill starts a child inside a new cgroup and kills it through the cgroup.
 func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
-	group := folder.child(probePrefix + itoa(os.Getpid()))
-	if err := group.create(); err != nil {
+	dir, err := os.MkdirTemp(string(folder), probePrefix+"*")
+	if err != nil {
 		return err
 	}
+	group := cgroup(dir)
 	defer func() { err = errors.Join(err, group.remove()) }()
 	fd, err := group.open()
 	if err != nil {

@@ -33,8 +33,8 @@ func (who *identity) assume() error {
 	return nil
 }
 
-// take returns the identity for one more build. The lock, if any, is released by closing it.
-func (u *users) take() (*identity, *os.File, error) {
+// take returns the identity for one more build, whose marker is given. The lock, if any, is released by closing it.
+func (u *users) take(marker string) (*identity, *os.File, error) {
 	if u == nil {
 		return nil, nil, nil
 	}
@@ -45,9 +45,9 @@ func (u *users) take() (*identity, *os.File, error) {
 		return nil, nil, fmt.Errorf("lock a uid: %w", err)
 	}
 	for uid := u.first; uid <= u.last; uid++ {
-		lock, err := lockUID(uid)
+		lock, err := lockUID(uid, marker)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("lock uid %d: %w", uid, err)
 		}
 		if lock != nil {
 			return &identity{UID: uid, GID: uid, Groups: []int{uid}}, lock, nil
@@ -56,23 +56,63 @@ func (u *users) take() (*identity, *os.File, error) {
 	return nil, nil, fmt.Errorf("no uid of the range %d-%d is free: widen it or lower the capacity", u.first, u.last)
 }
 
-// lockUID returns nil if another build has the uid, or processes of an earlier one still do.
-func lockUID(uid int) (*os.File, error) {
+// lockUID returns nil if another build has the uid, or processes of an earlier one still do. The file says whose the
+// uid is, also to a runner that is started after a crash.
+func lockUID(uid int, marker string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(uidLocks, itoa(uid)), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock uid %d: %w", uid, err)
+		return nil, err
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, f.Close()
+	}
+	var used []proc
 	if err == nil {
-		var used []proc
-		if used, err = procsOf(uid); err == nil && len(used) == 0 {
-			return f, nil
+		used, err = procsOf(uid)
+	}
+	if err != nil || len(used) > 0 {
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, marker)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// lockedUID is the uid of a range that the build has or, before a crash, had; zero if none.
+func lockedUID(marker string) (int, error) {
+	entries, err := os.ReadDir(uidLocks)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return 0, nil // no runner here has a range, or not this one
+		}
+		return 0, err
+	}
+	for _, e := range entries {
+		owner, err := os.ReadFile(filepath.Join(uidLocks, e.Name()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, err
+		}
+		if uid, err := strconv.Atoi(e.Name()); err == nil && string(owner) == marker {
+			return uid, nil
 		}
 	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = nil
+	return 0, nil
+}
+
+// releaseUID forgets that the build had a uid.
+func releaseUID(marker string) error {
+	uid, err := lockedUID(marker)
+	if err != nil || uid == 0 {
+		return err
 	}
-	return nil, errors.Join(err, f.Close())
+	return os.Truncate(filepath.Join(uidLocks, itoa(uid)), 0)
 }
 
 // procsOf are the living processes of a user. The owner of /proc/PID would not do: it is root for a process that
