@@ -24,7 +24,7 @@ var escapes = map[string]string{
 	"deaf":         `CC_CI_TEST_CHILD=deaf $SELF $TOKEN & sh -c 'trap "" TERM; sleep $TOKEN; sleep $TOKEN' &`,
 	"stopped":      `sh -c 'kill -STOP $$' $TOKEN &`,
 	// Each process lives for about a millisecond and leaves a child in a new session.
-	"re-forking chain": `printf '#!/bin/sh\n(env -i /usr/bin/setsid /bin/sh "$0" "$1" &)\n' >chain; chmod +x chain
+	"re-forking chain": `printf '#!/bin/sh\necho >>"$0.beat"\n(env -i /usr/bin/setsid /bin/sh "$0" "$1" &)\n' >chain; chmod +x chain
 		for i in 1 2 3 4; do ./chain $TOKEN & done`,
 }
 
@@ -52,16 +52,17 @@ func testEscape(t *testing.T, cfg Config, script string) {
 	if exit, out := mustRun(t, h, c); exit.Code != 0 {
 		t.Fatalf("%+v\n%s", exit, out)
 	}
-	await(t, "the escape", func() bool { return len(survivors(t, token)) > 0 })
+	chain := b.Workspace + "/chain.beat"
+	await(t, "the escape", func() bool { return len(survivors(t, token, chain)) > 0 })
 	left, err := h.EndStep(t.Context(), b.Name, c.Step)
 	if err != nil || len(left) == 0 {
 		t.Errorf("end of step: %v, %v; want the leftovers named", left, err)
 	}
-	if alive := survivors(t, token); (len(alive) > 0) != cfg.KeepLeftovers {
+	if alive := survivors(t, token, chain); (len(alive) > 0) != cfg.KeepLeftovers {
 		t.Errorf("after the step: %v", alive)
 	}
 	tearDown(t, h, b.Name)
-	if alive := survivors(t, token); len(alive) > 0 {
+	if alive := survivors(t, token, chain); len(alive) > 0 {
 		t.Errorf("after the build: %v", alive)
 	}
 	neighbour(t)
@@ -95,11 +96,13 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// survivors are the living processes whose command line holds the token.
-func survivors(t *testing.T, token string) []string {
+// survivors are the living processes whose command line ends in the token. Those of a chain are too short-lived for
+// every scan to see one; they are known by the file that grows.
+func survivors(t *testing.T, token, chain string) []string {
 	t.Helper()
+	before := size(chain)
 	var found []string
-	for range 5 { // one that forks and exits all the time is not seen by every scan
+	for range 5 {
 		all, err := readProcs()
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +113,18 @@ func survivors(t *testing.T, token string) []string {
 			}
 		}
 	}
+	if size(chain) > before {
+		found = append(found, "a chain that goes on")
+	}
 	return found
+}
+
+func size(file string) int64 {
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // tearDown tears a build down and asks for what remains.

@@ -199,6 +199,17 @@ func (b *build) unlock() error {
 	return lock.Close()
 }
 
+// Close removes the folder that held the builds' cgroups, unless some build still has one.
+func (h *Host) Close() error {
+	var err error
+	for _, folder := range h.tree.folders() {
+		if rmErr := unix.Rmdir(string(folder)); rmErr != nil && !gone(rmErr) && !errors.Is(rmErr, unix.EBUSY) {
+			err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: string(folder), Err: rmErr})
+		}
+	}
+	return err
+}
+
 // Owner is the user and group to whom files of the build must belong; the runner's own where no other is set.
 func (h *Host) Owner(build string) (uid, gid int) {
 	if b := h.build(build); b != nil && b.user != nil {

@@ -72,6 +72,9 @@ func unenforced(l Limits) []string {
 	return []string{"limits are set but cannot be enforced: that needs Linux"}
 }
 
+// Close has nothing to remove on this system.
+func (h *Host) Close() error { return nil }
+
 // Owner is the runner's own user.
 func (h *Host) Owner(string) (uid, gid int) { return os.Geteuid(), os.Getegid() }
 
@@ -114,7 +117,7 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 	ws, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	exit := exitOf(ws)
 	exit.CPUSeconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-	return exit, errors.Join(waitErr, out.finish())
+	return exit, errors.Join(waitErr, out.finish(h.cfg.outputGrace))
 }
 
 func (h *Host) start(cmd *exec.Cmd, c Command, out *capture) error {

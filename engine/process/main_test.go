@@ -62,6 +62,9 @@ func openHost(t testing.TB, cfg Config) *Host {
 	if cfg.Grace == 0 {
 		cfg.Grace = 300 * time.Millisecond
 	}
+	if cfg.outputGrace == 0 {
+		cfg.outputGrace = 50 * time.Millisecond
+	}
 	h, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -81,9 +84,12 @@ func cleanHost(t testing.TB, h *Host) {
 			t.Error(err)
 		}
 	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
 	for _, folder := range h.tree.folders() {
-		if err := folder.remove(); err != nil {
-			t.Error(err)
+		if folder.exists() {
+			t.Errorf("%s is left", folder)
 		}
 	}
 }

@@ -98,9 +98,10 @@ func (c *capture) emit(b []byte) {
 
 func (c *capture) release() { c.once.Do(func() { close(c.released) }) }
 
-// finish is called when the command has ended. Afterwards out is not written to.
-func (c *capture) finish() error {
-	timer := time.NewTimer(outputGrace)
+// finish is called when the command has ended. It waits until nobody holds the pipe, at most for the grace period;
+// afterwards out is not written to.
+func (c *capture) finish(grace time.Duration) error {
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-c.done:

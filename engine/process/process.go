@@ -37,8 +37,9 @@ type Config struct {
 	// Helper is a program that calls [Main]. Empty means this very binary.
 	Helper string
 
-	// Logf, if set, is told what went wrong where no caller is there to be told.
-	Logf func(format string, args ...any)
+	// outputGrace is how long after a command's end its output may still be held open by others before the step goes
+	// on without them.
+	outputGrace time.Duration
 }
 
 // Limits of one build; zero means unlimited.
@@ -122,9 +123,8 @@ const (
 	defaultName  = "cc-ci"
 	defaultGrace = 10 * time.Second
 
-	// outputGrace is how long after a command's end its output may still be held open by others before the step goes
-	// on without them. It covers `> >(tee log)`, which a shell does not wait for.
-	outputGrace = time.Second
+	// defaultOutputGrace covers `> >(tee log)`, which a shell does not wait for.
+	defaultOutputGrace = time.Second
 
 	// killWait bounds the wait for killed processes to be gone: one in uninterruptible sleep never is.
 	killWait = 30 * time.Second
@@ -137,11 +137,11 @@ func (c Config) withDefaults() Config {
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
 	}
+	if c.outputGrace == 0 {
+		c.outputGrace = defaultOutputGrace
+	}
 	if c.Helper == "" {
 		c.Helper = "/proc/self/exe"
-	}
-	if c.Logf == nil {
-		c.Logf = func(string, ...any) {}
 	}
 	return c
 }

@@ -193,12 +193,9 @@ func (t *tree) groups(build string) []cgroup {
 
 // Remaining are the processes that the build still has, wherever they hid, and cgroups that could not be removed.
 func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, error) {
-	var pids []int
+	pids, err := h.inside(build)
 	var left []leftover.Item
-	var err error
 	for _, g := range h.tree.groups(build) {
-		inside, listErr := g.pids()
-		pids, err = append(pids, inside...), errors.Join(err, listErr)
 		left = append(left, leftover.Item{Kind: "cgroup", Name: string(g)})
 	}
 	strays, findErr := h.strays(build)
@@ -211,6 +208,18 @@ func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, er
 		return left, fmt.Errorf("look for processes of %s: %w", build, err)
 	}
 	return left, nil
+}
+
+// inside are the processes in the build's cgroups.
+func (h *Host) inside(build string) ([]int, error) {
+	var all []int
+	var err error
+	for _, g := range h.tree.groups(build) {
+		pids, listErr := g.pids()
+		all, err = append(all, pids...), errors.Join(err, listErr)
+	}
+	slices.Sort(all)
+	return slices.Compact(all), err
 }
 
 // Teardown ends every process of the build and removes its cgroups. What a build with Keep has running is moved aside
@@ -237,33 +246,53 @@ func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, erro
 
 // endAll ends what is in the build's cgroups and what is not.
 func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error) {
-	var ended []leftover.Item
-	var err error
+	inside, err := h.inside(name)
+	ended := items(inside)
 	for _, g := range h.tree.groups(name) {
-		pids, listErr := g.pids()
-		ended, err = append(ended, items(pids)...), errors.Join(err, listErr)
-		if strings.HasSuffix(g.name(), keepSuffix) {
+		switch {
+		case strings.HasSuffix(g.name(), keepSuffix):
 			err = errors.Join(err, g.moveAside())
-			continue
-		}
-		if strings.HasPrefix(string(g), string(h.tree.folder)) { // version 1 has no way to kill; its processes are the same
+		case below(string(g), string(h.tree.folder)): // version 1 cannot kill, and its processes are the same
 			err = errors.Join(err, h.stopGroup(ctx, g))
 		}
 	}
-	grace := h.cfg.Grace
-	if h.tree != nil {
-		grace = 0 // whoever left the cgroup is not asked
+	strayed, strayErr := h.endStrays(ctx, name)
+	ended, err = append(ended, strayed...), errors.Join(err, strayErr)
+	if h.tree == nil {
+		kept, keptErr := h.kept(name)
+		ended, err = append(ended, kept...), errors.Join(err, keptErr)
 	}
-	strays, findErr := h.strays(name)
+	return ended, err
+}
+
+// endStrays ends, one by one, what is not in the build's cgroup.
+func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, error) {
+	strays, err := h.strays(name)
+	if err != nil || len(strays) == 0 {
+		return nil, err
+	}
+	var ended []leftover.Item
 	for _, p := range strays {
 		ended = append(ended, p.item())
 	}
-	if len(strays) > 0 {
-		var stuck []proc
-		stuck, findErr = sweep(ctx, sweepPlan{find: func() ([]proc, error) { return h.strays(name) }, grace: grace, limit: killWait})
-		err = errors.Join(err, unkillable(stuck))
+	plan := sweepPlan{find: func() ([]proc, error) { return h.strays(name) }, limit: killWait}
+	if h.tree == nil {
+		plan.grace = h.cfg.Grace // who left a cgroup is not asked
 	}
-	return ended, errors.Join(err, findErr)
+	stuck, err := sweep(ctx, plan)
+	return ended, errors.Join(err, unkillable(stuck))
+}
+
+// kept are the processes that the build may leave running, where no cgroup tells.
+func (h *Host) kept(build string) ([]leftover.Item, error) {
+	all, err := readProcs()
+	var found []leftover.Item
+	for _, p := range all {
+		if _, marked := p.marker(); marked == h.markerValue(build) {
+			found = append(found, p.item())
+		}
+	}
+	return found, err
 }
 
 // moveAside moves the processes to a cgroup that no later teardown looks at.

@@ -63,7 +63,7 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 		cause = context.Cause(ctx)
 		res = h.cancel(context.WithoutCancel(ctx), b, s, r)
 	}
-	outErr := r.out.finish()
+	outErr := r.out.finish(h.cfg.outputGrace)
 	if res.err != nil {
 		return Exit{}, errors.Join(cause, fmt.Errorf("run step %s: %w", c.Step, res.err), outErr)
 	}
