@@ -256,7 +256,7 @@ func (b *build) conclude(err, leak error) {
 		if leak != nil {
 			text = joinText(text, leak.Error())
 			if status == drone.StatusPassing {
-				status = drone.StatusError
+				status = drone.StatusFailing
 			}
 		}
 		e.conclude(status, text)

@@ -23,7 +23,14 @@ func withCurrent(step *engine.Step, build *drone.Build, stage *drone.Stage) *eng
 	}
 	current := environ.Stage(stage)
 	delete(current, cardPath)
-	maps.Copy(now.Env, environ.Build(build))
+	// A build whose own stage is failing counts as failing, so that a step that runs on failure can tell.
+	standing := *build
+	for _, s := range stage.Steps {
+		if failed(s.Status) && !s.ErrIgnore {
+			standing.Status = s.Status
+		}
+	}
+	maps.Copy(now.Env, environ.Build(&standing))
 	maps.Copy(now.Env, current)
 	for _, s := range stage.Steps {
 		if s.Name == step.Name {

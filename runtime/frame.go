@@ -35,7 +35,7 @@ func (b *build) closing(state *engine.State, log io.Writer) {
 		say(log, fmt.Sprintf("ended: %s, exit code %d", state.Reason, state.ExitCode))
 	}
 	if state.CPUSeconds > 0 || state.PeakMemory > 0 {
-		say(log, fmt.Sprintf("used %.1f s of CPU, %s of memory at most", state.CPUSeconds, size(state.PeakMemory)))
+		say(log, fmt.Sprintf("used %.1f s of CPU, %s of memory at the peak", state.CPUSeconds, size(state.PeakMemory)))
 	}
 }
 

@@ -3,6 +3,8 @@ package runtime
 import (
 	"time"
 
+	"github.com/drone/drone-go/drone"
+
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
@@ -38,6 +40,12 @@ type StageEnd struct {
 	Repo, Stage string
 	Status      string
 	Took        time.Duration
+
+	// Snapshot is the stage with its steps as it ended, Build and Origin its build and repository; the last two are
+	// nil for a stage that ended before the server had told them.
+	Snapshot *drone.Stage
+	Build    *drone.Build
+	Origin   *drone.Repo
 }
 
 func (h Hooks) polled(err error) {

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drone/drone-go/drone"
@@ -23,6 +24,7 @@ type stage struct {
 	rep    *reporter
 	end    context.CancelCauseFunc // ends the build's life
 	detail *runner.Context
+	shown  atomic.Pointer[runner.Context] // detail, for Status
 	masker *logs.Masker
 	me     *peer
 
@@ -119,6 +121,7 @@ func (s *stage) details() error {
 		return engine.ErrCancelled
 	}
 	s.detail, s.drone = detail, detail.Build
+	s.shown.Store(detail)
 	s.me = s.peers.join(detail.Repo.ID, detail.Stage.Name)
 	s.log = s.log.WithFields(logrus.Fields{"repo": detail.Repo.Slug, "build": detail.Build.Number})
 	return s.rec.change(func(e *entry) {
@@ -147,8 +150,11 @@ func (s *stage) ended() {
 	var end StageEnd
 	s.rec.read(func(e *entry) {
 		end = StageEnd{Repo: e.Repo, Stage: e.Stage.Name, Status: e.Stage.Status,
-			Took: time.Duration(e.Stage.Stopped-e.Stage.Started) * time.Second}
+			Took: time.Duration(e.Stage.Stopped-e.Stage.Started) * time.Second, Snapshot: e.snapshot()}
 		s.log.WithFields(logrus.Fields{"status": e.Stage.Status, "error": e.Stage.Error}).Info("the stage has ended")
 	})
+	if s.detail != nil {
+		end.Build, end.Origin = s.detail.Build, s.detail.Repo
+	}
 	s.hooks.stageEnded(end)
 }

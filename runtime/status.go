@@ -39,6 +39,10 @@ type Status struct {
 type Running struct {
 	Repo  string
 	Stage *drone.Stage
+
+	// Build and Origin are its build and repository; nil until the server has told them.
+	Build  *drone.Build
+	Origin *drone.Repo
 }
 
 // Status tells how the runner is doing.
@@ -56,7 +60,12 @@ func (r *Runner) Status() Status {
 	default:
 	}
 	for _, s := range stages {
-		s.rec.read(func(e *entry) { st.Running = append(st.Running, Running{Repo: e.Repo, Stage: e.snapshot()}) })
+		var one Running
+		s.rec.read(func(e *entry) { one = Running{Repo: e.Repo, Stage: e.snapshot()} })
+		if detail := s.shown.Load(); detail != nil {
+			one.Build, one.Origin = detail.Build, detail.Repo
+		}
+		st.Running = append(st.Running, one)
 	}
 	slices.SortFunc(st.Running, func(a, b Running) int { return cmp.Compare(a.Stage.ID, b.Stage.ID) })
 	st.Undelivered = r.outbox.waiting()

@@ -27,6 +27,11 @@ type compilation struct {
 // Compile makes the Spec from a pipeline that the linter has let through.
 func Compile(ctx context.Context, in Input, m *resource.Manifest, p *resource.Pipeline) (*engine.Spec, error) {
 	in = in.withDefaults()
+	if in.Options.NoClone {
+		without := *p
+		without.Clone.Disable = true
+		p = &without
+	}
 	c := &compilation{in: in, manifest: m, pipeline: p}
 	if err := c.layout(); err != nil {
 		return nil, err

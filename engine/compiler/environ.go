@@ -46,6 +46,8 @@ func (c *compilation) environments() {
 			"GIT_TERMINAL_PROMPT": "0",
 		},
 	)
+	// The library points cards at standard output, where they could not be told from a log.
+	delete(above, "DRONE_CARD_PATH")
 	c.own = environ.Combine(below, above)
 	c.all = environ.Combine(below, parameters, above)
 }

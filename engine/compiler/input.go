@@ -51,6 +51,9 @@ type Options struct {
 	// NetrcAllSteps keeps the credentials of the clone for all steps (DRONE_NETRC_CLONE_ONLY=false).
 	NetrcAllSteps bool
 
+	// NoClone leaves the automatic clone out, whatever the pipeline says.
+	NoClone bool
+
 	// Strict refuses what is otherwise a warning (DRONE_RUNNER_LINT=strict).
 	Strict bool
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/drone/runner-go/environ"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/compiler"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
+)
+
+// source is the pipeline and the build that exec and compile share.
+type source struct {
+	stageFlags
+	Args []string `arg:"" optional:"" name:"source" help:"The pipeline file (.drone.yml); - is standard input. drone-runner-exec's form ROOT SOURCE is understood too."`
+}
+
+// compileCommand prints a Spec.
+type compileCommand struct {
+	source
+}
+
+// Run prints what exec would run. Secrets are left out of a Spec's JSON.
+func (c *compileCommand) Run(ctx context.Context, out streams) error {
+	p, stage, err := c.stage()
+	if err != nil {
+		return err
+	}
+	spec, err := p.prepare(ctx, stage)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(out.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(spec)
+}
+
+// places are the pipeline file and where the build's directory is made.
+func (c *source) places() (file, root string, err error) {
+	file, root = ".drone.yml", c.Root
+	switch len(c.Args) {
+	case 0:
+	case 1:
+		file = c.Args[0]
+	case 2:
+		root, file = c.Args[0], c.Args[1]
+	default:
+		return "", "", &exitError{exitUsage, "name one pipeline file"}
+	}
+	if root == "" {
+		root = os.TempDir()
+	}
+	return file, root, nil
+}
+
+// preparer is what turns the build into a Spec, as the daemon does it.
+func (c *source) preparer(root string) (*preparer, error) {
+	vars, err := readEnvFile("--env-file", c.EnvFile)
+	if err != nil {
+		return nil, err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("find this host's name: %w", err)
+	}
+	return &preparer{
+		// Two runs of exec on one host must not share a name.
+		server: fmt.Sprintf("exec:%d:%d", os.Getpid(), time.Now().UnixNano()), root: root, machine: name,
+		options: compiler.Options{
+			Host: hostVariables(), Environ: vars, Proxy: environ.Proxy(), NoClone: c.RepoHTTP == "" && c.RepoSSH == "",
+		},
+	}, nil
+}
+
+// pickOnly takes the file's only pipeline when the flags name none.
+func (c *source) pickOnly(d *details, data []byte) {
+	if c.Pipeline != "" || c.StageName != "default" {
+		return
+	}
+	m, err := resource.Parse(bytes.Clone(data))
+	if err != nil {
+		return // prepare says what is wrong with the file
+	}
+	if len(m.Pipelines) == 1 {
+		d.stage.Name = m.Pipelines[0].StageName()
+	}
+}

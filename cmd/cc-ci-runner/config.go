@@ -1,0 +1,348 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// Config is the daemon's whole configuration. This file is the only one that reads the environment; names, types
+// and defaults up to DRONE_ENV_PLUGIN_SKIP_VERIFY are those of drone-runner-exec. docs/configuration.md lists every
+// field, and a test compares the two.
+type Config struct {
+	// Debug and Trace set how much is logged.
+	Debug bool `envconfig:"DRONE_DEBUG"`
+	Trace bool `envconfig:"DRONE_TRACE"`
+
+	// LogFile is an additional log file; its limits are days, files and megabytes.
+	LogFile           string `envconfig:"DRONE_LOG_FILE"`
+	LogFileMaxAge     int    `envconfig:"DRONE_LOG_FILE_MAX_AGE" default:"1"`
+	LogFileMaxBackups int    `envconfig:"DRONE_LOG_FILE_MAX_BACKUPS" default:"1"`
+	LogFileMaxSize    int    `envconfig:"DRONE_LOG_FILE_MAX_SIZE" default:"100"`
+
+	// RPC is the Drone server.
+	RPCProto      string `envconfig:"DRONE_RPC_PROTO" default:"http"`
+	RPCHost       string `envconfig:"DRONE_RPC_HOST"`
+	RPCSecret     hidden `envconfig:"DRONE_RPC_SECRET" credential:"rpc_secret"`
+	RPCSkipVerify bool   `envconfig:"DRONE_RPC_SKIP_VERIFY"`
+	RPCDumpHTTP   bool   `envconfig:"DRONE_RPC_DUMP_HTTP"`
+	RPCDumpBody   bool   `envconfig:"DRONE_RPC_DUMP_HTTP_BODY"`
+
+	// Platform is what the server's queue is asked for. OS and Arch default to this host's.
+	PlatformOS      string `envconfig:"DRONE_PLATFORM_OS"`
+	PlatformArch    string `envconfig:"DRONE_PLATFORM_ARCH"`
+	PlatformKernel  string `envconfig:"DRONE_PLATFORM_KERNEL"`
+	PlatformVariant string `envconfig:"DRONE_PLATFORM_VARIANT"`
+
+	// UI is the dashboard; it is on when there is a password.
+	UIDisable  bool   `envconfig:"DRONE_UI_DISABLE"`
+	UIUsername string `envconfig:"DRONE_UI_USERNAME"`
+	UIPassword hidden `envconfig:"DRONE_UI_PASSWORD" credential:"ui_password"`
+	UIRealm    string `envconfig:"DRONE_UI_REALM" default:"MyRealm"`
+
+	// HTTPBind is the endpoint for health, readiness, metrics and the dashboard.
+	HTTPBind string `envconfig:"DRONE_HTTP_BIND" default:":3000"`
+
+	// These four never had an effect in drone-runner-exec either; setting one is warned about.
+	HTTPProto   string `envconfig:"DRONE_HTTP_PROTO"`
+	HTTPHost    string `envconfig:"DRONE_HTTP_HOST"`
+	ACMEEmail   string `envconfig:"DRONE_ACME_EMAIL"`
+	ACMEEnabled bool   `envconfig:"DRONE_ACME_ENABLED"`
+
+	// The runner and what its steps get.
+	Name     string   `envconfig:"DRONE_RUNNER_NAME"`
+	Capacity int      `envconfig:"DRONE_RUNNER_CAPACITY" default:"2"`
+	MaxProcs int64    `envconfig:"DRONE_RUNNER_MAX_PROCS"`
+	Labels   pairs    `envconfig:"DRONE_RUNNER_LABELS"`
+	Environ  pairs    `envconfig:"DRONE_RUNNER_ENVIRON"`
+	EnvFile  string   `envconfig:"DRONE_RUNNER_ENVFILE"`
+	EnvFile2 string   `envconfig:"DRONE_RUNNER_ENV_FILE"`
+	Path     string   `envconfig:"DRONE_RUNNER_PATH"`
+	Root     string   `envconfig:"DRONE_RUNNER_ROOT"`
+	Symlinks pairs    `envconfig:"DRONE_RUNNER_SYMLINKS"`
+	Repos    globList `envconfig:"DRONE_LIMIT_REPOS"`
+	Events   globList `envconfig:"DRONE_LIMIT_EVENTS"`
+	Trusted  bool     `envconfig:"DRONE_LIMIT_TRUSTED"`
+
+	// Plugins.
+	SecretEndpoint   string `envconfig:"DRONE_SECRET_PLUGIN_ENDPOINT"`
+	SecretToken      hidden `envconfig:"DRONE_SECRET_PLUGIN_TOKEN" credential:"secret_plugin_token"`
+	SecretSkipVerify bool   `envconfig:"DRONE_SECRET_PLUGIN_SKIP_VERIFY"`
+	EnvEndpoint      string `envconfig:"DRONE_ENV_PLUGIN_ENDPOINT"`
+	EnvToken         hidden `envconfig:"DRONE_ENV_PLUGIN_TOKEN" credential:"env_plugin_token"`
+	EnvSkipVerify    bool   `envconfig:"DRONE_ENV_PLUGIN_SKIP_VERIFY"`
+
+	// NetrcCloneOnly hides the clone's credentials from the other steps.
+	NetrcCloneOnly bool `envconfig:"DRONE_NETRC_CLONE_ONLY" default:"true"`
+
+	// Lint says what unknown keys in a pipeline are: warnings, or errors with `strict`.
+	Lint string `envconfig:"DRONE_RUNNER_LINT" default:"warn"`
+
+	// State is where the journal, the log spool and the teardown reports lie.
+	State string `envconfig:"DRONE_RUNNER_STATE"`
+
+	// Grace is how long a step may take to end after SIGTERM.
+	Grace time.Duration `envconfig:"DRONE_RUNNER_GRACE" default:"10s"`
+
+	// DrainTimeout is how long running builds may go on after the runner was told to stop.
+	DrainTimeout time.Duration `envconfig:"DRONE_RUNNER_DRAIN_TIMEOUT" default:"1h"`
+
+	// TeardownTimeout bounds a build's teardown; what is left then is reported.
+	TeardownTimeout time.Duration `envconfig:"DRONE_RUNNER_TEARDOWN_TIMEOUT" default:"2m"`
+
+	// StepLeftovers says what happens to processes that outlive their step: keep (until the stage ends) or kill.
+	StepLeftovers string `envconfig:"DRONE_RUNNER_STEP_LEFTOVERS" default:"keep"`
+
+	// Leftovers says what it means when a pipeline did not clean up; Leaks, when something survived teardown.
+	Leftovers string `envconfig:"DRONE_RUNNER_LEFTOVERS" default:"warn"`
+	Leaks     string `envconfig:"DRONE_RUNNER_LEAKS" default:"fail"`
+
+	// Keep exempts repositories (owner/name, globs) from teardown, because their pipelines deploy for real.
+	Keep globList `envconfig:"DRONE_RUNNER_KEEP"`
+
+	// LogLimit is how much of a step's log is stored.
+	LogLimit byteSize `envconfig:"DRONE_RUNNER_LOG_LIMIT" default:"5MiB"`
+
+	// Limits of one build; zero means none.
+	Memory      byteSize      `envconfig:"DRONE_RUNNER_MEMORY"`
+	CPUs        float64       `envconfig:"DRONE_RUNNER_CPUS"`
+	PIDs        int64         `envconfig:"DRONE_RUNNER_PIDS"`
+	StepTimeout time.Duration `envconfig:"DRONE_RUNNER_STEP_TIMEOUT"`
+	Disk        byteSize      `envconfig:"DRONE_RUNNER_DISK"`
+
+	// User runs the steps: a name, a uid, or a range of uids of which every running build gets its own.
+	User string `envconfig:"DRONE_RUNNER_USER"`
+}
+
+// defaultBind is the endpoint's default; since it is also Gitea's, a busy one is only a warning when nobody asked
+// for it.
+const defaultBind = ":3000"
+
+// loadConfig reads the environment. The error holds one line per fault, each naming its variable; the warnings are
+// for the log.
+func loadConfig() (config *Config, warnings []string, err error) {
+	config = &Config{}
+	faults := readVariables(config)
+	faults = append(faults, readSecrets(config)...)
+	config.setDefaults()
+	faults = append(faults, config.validate()...)
+	if len(faults) > 0 {
+		return nil, nil, errors.Join(faults...)
+	}
+	if config.Environ, err = mergeEnvFiles(config); err != nil {
+		return nil, nil, err
+	}
+	return config, config.warnings(os.Environ()), nil
+}
+
+// readVariables fills the struct from the environment. envconfig stops at the first value that it cannot parse, so a
+// faulty variable is set aside and the rest is read again: an admin learns of every fault at once.
+func readVariables(config *Config) []error {
+	var faults []error
+	for {
+		err := envconfig.Process("", config)
+		var parse *envconfig.ParseError
+		if !errors.As(err, &parse) {
+			if err != nil {
+				faults = append(faults, err)
+			}
+			return faults
+		}
+		reason := parse.Err
+		var hinted *formatError
+		if !errors.As(parse.Err, &hinted) {
+			reason = fmt.Errorf("%q is not a %s", parse.Value, typeHint(parse.TypeName))
+		}
+		faults = append(faults, fmt.Errorf("%s: %w", parse.KeyName, reason))
+		if err := os.Unsetenv(parse.KeyName); err != nil {
+			return append(faults, err)
+		}
+	}
+}
+
+// typeHint is an envconfig type for people, with an example.
+func typeHint(name string) string {
+	switch name {
+	case "bool":
+		return "boolean (true or false)"
+	case "int", "int64":
+		return "whole number"
+	case "float64":
+		return "number (such as 1.5)"
+	case "time.Duration":
+		return "duration (such as 90s, 10m or 1h)"
+	}
+	return name
+}
+
+// readSecrets fills each field with a `credential` tag that its variable left empty: from the file that
+// NAME_FILE names, else from $CREDENTIALS_DIRECTORY, where systemd's LoadCredential puts it. Afterwards the
+// variable is dropped from this process's environment.
+func readSecrets(config *Config) []error {
+	var faults []error
+	value := reflect.ValueOf(config).Elem()
+	for i := range value.NumField() {
+		tag := value.Type().Field(i).Tag
+		credential := tag.Get("credential")
+		if credential == "" {
+			continue
+		}
+		name := tag.Get("envconfig")
+		text, err := readSecret(name, credential)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		if text != "" {
+			value.Field(i).SetString(text)
+		}
+		if err := os.Unsetenv(name); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return faults
+}
+
+func readSecret(name, credential string) (string, error) {
+	file := os.Getenv(name + "_FILE")
+	switch dir := os.Getenv("CREDENTIALS_DIRECTORY"); {
+	case os.Getenv(name) != "" && file != "":
+		return "", fmt.Errorf("%s_FILE: %s is set too; set one of the two", name, name)
+	case os.Getenv(name) != "":
+		return "", nil
+	case file == "" && dir != "":
+		data, err := os.ReadFile(filepath.Join(dir, credential))
+		if errors.Is(err, os.ErrNotExist) {
+			return "", nil
+		}
+		return strings.TrimSpace(string(data)), err
+	case file == "":
+		return "", nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s_FILE: %w", name, err)
+	}
+	text := strings.TrimSpace(string(data))
+	if text == "" {
+		return "", fmt.Errorf("%s_FILE: %s is empty; put the secret into it", name, file)
+	}
+	return text, nil
+}
+
+// setDefaults fills what depends on the host.
+func (c *Config) setDefaults() {
+	if c.PlatformOS == "" {
+		c.PlatformOS = runtime.GOOS
+	}
+	if c.PlatformArch == "" {
+		c.PlatformArch = runtime.GOARCH
+	}
+	if c.Name == "" {
+		// Without a host name the server shows an empty machine, which harms nothing.
+		c.Name, _ = os.Hostname()
+	}
+	if c.Root == "" {
+		c.Root = os.TempDir()
+	}
+	if c.State == "" {
+		c.State = defaultState()
+	}
+}
+
+// defaultState is systemd's StateDirectory, else the usual place for root or for a user.
+func defaultState() string {
+	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
+		first, _, _ := strings.Cut(dir, ":")
+		return first
+	}
+	if os.Getuid() == 0 {
+		return "/var/lib/cc-ci-runner"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "cc-ci-runner")
+	}
+	return filepath.Join(os.Getenv("HOME"), ".local", "state", "cc-ci-runner")
+}
+
+// server is the Drone server's address, which builds' names derive from.
+func (c *Config) server() string { return c.RPCProto + "://" + c.RPCHost }
+
+// validate returns one error per fault, each opening with the variable's name.
+func (c *Config) validate() []error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.RPCHost == "", "DRONE_RPC_HOST: is empty; set it to the Drone server's host (and port), such as drone.example.org")
+	fault(strings.Contains(c.RPCHost, "/"), "DRONE_RPC_HOST: %q holds a slash; set only host and port, and DRONE_RPC_PROTO for http or https", c.RPCHost)
+	fault(c.RPCSecret == "", "DRONE_RPC_SECRET: is empty; set it, or DRONE_RPC_SECRET_FILE, to the server's DRONE_RPC_SECRET")
+	fault(!slices.Contains([]string{"http", "https"}, c.RPCProto), "DRONE_RPC_PROTO: %q is neither http nor https", c.RPCProto)
+	fault(c.Capacity < 1, "DRONE_RUNNER_CAPACITY: %d is less than 1; set how many pipelines may run at once", c.Capacity)
+	fault(c.MaxProcs < 0, "DRONE_RUNNER_MAX_PROCS: %d is negative; 0 means no limit", c.MaxProcs)
+	fault(!slices.Contains([]string{"warn", "strict"}, c.Lint), "DRONE_RUNNER_LINT: %q is neither warn nor strict", c.Lint)
+	fault(!slices.Contains([]string{"keep", "kill"}, c.StepLeftovers), "DRONE_RUNNER_STEP_LEFTOVERS: %q is neither keep nor kill", c.StepLeftovers)
+	fault(!slices.Contains([]string{"ignore", "warn", "fail"}, c.Leftovers), "DRONE_RUNNER_LEFTOVERS: %q is none of ignore, warn, fail", c.Leftovers)
+	fault(!slices.Contains([]string{"warn", "fail"}, c.Leaks), "DRONE_RUNNER_LEAKS: %q is neither warn nor fail", c.Leaks)
+	fault(c.CPUs < 0, "DRONE_RUNNER_CPUS: %g is negative; 0 means no limit", c.CPUs)
+	fault(c.PIDs < 0, "DRONE_RUNNER_PIDS: %d is negative; 0 means no limit", c.PIDs)
+	fault(c.LogLimit < 1024, "DRONE_RUNNER_LOG_LIMIT: %d bytes is too little; set at least 1KiB", c.LogLimit)
+	fault(c.EnvFile != "" && c.EnvFile2 != "" && c.EnvFile != c.EnvFile2,
+		"DRONE_RUNNER_ENV_FILE: DRONE_RUNNER_ENVFILE names another file; set one of the two")
+	for name, d := range map[string]time.Duration{
+		"DRONE_RUNNER_GRACE": c.Grace, "DRONE_RUNNER_DRAIN_TIMEOUT": c.DrainTimeout,
+		"DRONE_RUNNER_STEP_TIMEOUT": c.StepTimeout, "DRONE_RUNNER_TEARDOWN_TIMEOUT": c.TeardownTimeout,
+	} {
+		fault(d < 0, "%s: %s is negative", name, d)
+	}
+	fault(c.TeardownTimeout == 0, "DRONE_RUNNER_TEARDOWN_TIMEOUT: is 0; set how long a teardown may take, such as 2m")
+	return faults
+}
+
+// warnings are about settings without effect and names that do not exist. environ is os.Environ's list.
+func (c *Config) warnings(environ []string) []string {
+	var list []string
+	for name, set := range map[string]bool{
+		"DRONE_HTTP_PROTO": c.HTTPProto != "", "DRONE_HTTP_HOST": c.HTTPHost != "",
+		"DRONE_ACME_EMAIL": c.ACMEEmail != "", "DRONE_ACME_ENABLED": c.ACMEEnabled,
+	} {
+		if set {
+			list = append(list, name+" has no effect: put the runner behind a reverse proxy for TLS")
+		}
+	}
+	known := variableNames()
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "DRONE_RUNNER_") && !known[name] {
+			list = append(list, name+" is not a variable of this runner: look for a spelling mistake (docs/configuration.md lists all)")
+		}
+	}
+	if c.UIPassword != "" && c.UIUsername == "" {
+		list = append(list, "DRONE_UI_USERNAME is empty: the dashboard is open to an empty user name with the password")
+	}
+	slices.Sort(list)
+	return list
+}
+
+// variableNames are all variables that this file reads.
+func variableNames() map[string]bool {
+	names := map[string]bool{}
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		tag := fields.Field(i).Tag
+		names[tag.Get("envconfig")] = true
+		if tag.Get("credential") != "" {
+			names[tag.Get("envconfig")+"_FILE"] = true
+		}
+	}
+	return names
+}

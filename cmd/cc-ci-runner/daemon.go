@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	runner "github.com/drone/runner-go/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
+)
+
+// daemonCommand takes builds from a server.
+type daemonCommand struct {
+	EnvFile string `arg:"" optional:"" name:"envfile" help:"A file with the configuration, a NAME=value a line; the environment wins over it. SIGHUP reads it again."`
+}
+
+// Run reads the configuration and serves until a signal.
+func (c *daemonCommand) Run(ctx context.Context, out streams) error {
+	environment := newEnvironment(c.EnvFile)
+	config, warnings, err := environment.load()
+	if err != nil {
+		return &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
+	}
+	log, err := newLogging(config, out.err)
+	if err != nil {
+		return &exitError{exitUsage, err.Error()}
+	}
+	for _, warning := range warnings {
+		log.entry.Warn(warning)
+	}
+	d, err := newDaemon(ctx, config, log)
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	d.environment = environment
+	return errors.Join(d.serve(ctx), log.Close())
+}
+
+// daemon is the wired program.
+type daemon struct {
+	config      *Config
+	environment *environment
+	log         *logging
+	metrics     *metrics
+	ended       *ended
+
+	processes *process.Host
+	engine    *engine.Engine
+	limits    liveLimits
+	runner    *runtime.Runner
+	endpoint  *endpoint
+}
+
+// newDaemon makes every part, in order. Nothing is taken from the server yet.
+func newDaemon(ctx context.Context, config *Config, log *logging) (*daemon, error) {
+	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}}
+	if err := process.Harden(); err != nil {
+		log.entry.WithError(err).Warn("the runner's memory is not hidden from processes of the same user")
+	}
+	state := filepath.Join(config.State, stateName(config))
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory (DRONE_RUNNER_STATE): %w", err)
+	}
+	d.limits.set(config)
+	if err := d.openEngine(ctx, state); err != nil {
+		return nil, err
+	}
+	server, err := client.New(client.Config{
+		Proto: config.RPCProto, Host: config.RPCHost, Secret: string(config.RPCSecret),
+		SkipVerify: config.RPCSkipVerify, DumpHTTP: config.RPCDumpHTTP, DumpBody: config.RPCDumpBody, Dump: os.Stdout,
+		Log: log.entry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.runner, err = runtime.New(d.runnerConfig(server, state))
+	if err != nil {
+		return nil, err
+	}
+	d.endpoint, err = newEndpoint(ctx, d)
+	if err != nil {
+		return nil, errors.Join(err, d.runner.Close())
+	}
+	return d, nil
+}
+
+// openEngine tries how builds can be contained here and makes the engine.
+func (d *daemon) openEngine(ctx context.Context, state string) error {
+	c := d.config
+	processes, err := process.Open(ctx, process.Config{
+		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
+		KeepLeftovers: c.StepLeftovers == "keep",
+		Logf:          d.log.entry.Warnf,
+	})
+	if err != nil {
+		return fmt.Errorf("find a way to contain builds: %w", err)
+	}
+	for _, line := range processes.Report().Lines() {
+		d.log.entry.Info(line)
+	}
+	d.metrics.mode(processes.Mode().String())
+	d.processes = processes
+	d.engine, err = engine.New(engine.Config{
+		Workspaces:  &engine.Workspaces{Parent: c.Root},
+		Processes:   processes,
+		LockDir:     lockDir(),
+		ReportDir:   filepath.Join(state, "reports"),
+		KeepReports: keepReports,
+		Keep:        c.Keep.match,
+		Limits:      d.limits.engine,
+		Log:         d.log.entry,
+	})
+	return err
+}
+
+// keepReports is how many teardown reports stay on disk.
+const keepReports = 200
+
+// lockDir holds the locks of running builds. All runners on a host must share it, whatever their state directories.
+func lockDir() string {
+	if os.Getuid() == 0 {
+		return "/run/lock/cc-ci"
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-locks-%d", os.Getuid()))
+}
+
+// stateName is the part of the state directory that keeps two runners on one host apart: their server and their
+// endpoint's address.
+func stateName(c *Config) string {
+	name := c.RPCHost + "_" + strings.TrimPrefix(c.HTTPBind, ":")
+	return strings.Map(func(r rune) rune {
+		if r == '.' || r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+func (d *daemon) runnerConfig(server runtime.Server, state string) runtime.Config {
+	c := d.config
+	return runtime.Config{
+		Server: server, Address: c.server(),
+		Engine:  d.engine,
+		Prepare: newPreparer(c).prepare,
+		Machine: c.Name,
+		Filter: runner.Filter{
+			Kind: "pipeline", Type: "exec", OS: c.PlatformOS, Arch: c.PlatformArch,
+			Variant: c.PlatformVariant, Kernel: c.PlatformKernel, Labels: c.Labels,
+		},
+		Capacity: c.Capacity, MaxProcs: c.MaxProcs,
+		Limits:          c.limits(),
+		State:           state,
+		LogLimit:        int64(c.LogLimit),
+		DrainTimeout:    c.DrainTimeout,
+		TeardownTimeout: c.TeardownTimeout,
+		Leaks:           c.leaks,
+		Hooks:           d.hooks(),
+		Log:             d.log.entry,
+	}
+}
+
+// limits are whose stages may run.
+func (c *Config) limits() runtime.Limits {
+	return runtime.Limits{Repos: c.Repos, Events: c.Events, Trusted: c.Trusted}
+}
+
+// leaks decides what a teardown's findings mean for the stage.
+func (c *Config) leaks(report *engine.Report, err error) error {
+	var leak *engine.LeakError
+	if errors.As(err, &leak) && c.Leaks == "warn" {
+		err = nil
+	}
+	if err == nil && c.Leftovers == "fail" && len(report.Leftovers) > 0 {
+		return fmt.Errorf("the pipeline left %d things behind, such as %s (DRONE_RUNNER_LEFTOVERS=fail); let its last step remove them",
+			len(report.Leftovers), report.Leftovers[0])
+	}
+	return err
+}
+
+// serve runs until a signal has ended it and everything is torn down.
+func (d *daemon) serve(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	d.log.entry.Infof("cc-ci-runner %s (%s) for %s, capacity %d", version, goruntime.Version(), d.config.server(), d.config.Capacity)
+	var beside sync.WaitGroup
+	beside.Go(func() { d.endpoint.serve(ctx) })
+	if err := d.recover(ctx); err != nil {
+		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
+	}
+	done := make(chan struct{})
+	beside.Go(func() { d.obey(signals, done, stop) })
+	notifyReady(d.log.entry)
+	beside.Go(func() { watchdog(done, func() { d.runner.Status() }) })
+	err := d.runner.Run(ctx)
+	close(done)
+	stop()
+	beside.Wait()
+	d.log.entry.Info("stopped: every build is torn down and reported")
+	return errors.Join(err, d.runner.Close())
+}
+
+// recover removes what an earlier run left on the host and has its stages reported.
+func (d *daemon) recover(ctx context.Context) error {
+	err := d.runner.Recover(ctx)
+	reports, errSweep := d.engine.Sweep(ctx)
+	for _, report := range reports {
+		for _, line := range report.Lines() {
+			d.log.entry.WithField("build", report.Build).Warn("an earlier run left this: " + line)
+		}
+	}
+	return errors.Join(err, errSweep)
+}
+
+// obey carries out what signals ask for, until the runner has ended.
+func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, stop func()) {
+	stopping := false
+	for {
+		select {
+		case <-done:
+			return
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+				d.reload()
+			case sig == syscall.SIGUSR2:
+				d.log.entry.Info("draining: no more builds are taken, the running ones end, then the runner does")
+				notifyDraining(d.log.entry)
+				d.runner.Drain()
+			case stopping:
+				d.log.entry.Warn("stopping at once: running builds are cancelled and torn down")
+				stop()
+			default:
+				stopping = true
+				d.log.entry.Infof("stopping: running builds have %s to end; one more signal cancels them", d.config.DrainTimeout)
+				notifyStopping(d.log.entry, d.config.DrainTimeout+d.config.TeardownTimeout)
+				d.runner.Drain()
+			}
+		}
+	}
+}
+
+// reload reads the configuration again and applies what can change while builds run: the capacity and the limits.
+func (d *daemon) reload() {
+	config, warnings, err := d.environment.load()
+	if err != nil {
+		d.log.entry.WithError(err).Error("SIGHUP: the configuration is faulty; the old one stays")
+		return
+	}
+	for _, warning := range warnings {
+		d.log.entry.Warn(warning)
+	}
+	d.runner.SetCapacity(config.Capacity)
+	d.runner.SetLimits(config.limits())
+	d.limits.set(config)
+	d.processes.SetLimits(d.limits.process())
+	d.log.entry.Infof("SIGHUP: capacity %d and limits are in force; other settings need a restart", config.Capacity)
+}
+
+// liveLimits are the limits of builds, which a reload may change.
+type liveLimits struct {
+	mu     sync.Mutex
+	config *Config
+}
+
+func (l *liveLimits) set(c *Config) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.config = c
+}
+
+func (l *liveLimits) get() *Config {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.config
+}
+
+func (l *liveLimits) engine() engine.Limits {
+	c := l.get()
+	return engine.Limits{StepTimeout: c.StepTimeout, DiskBytes: int64(c.Disk)}
+}
+
+func (l *liveLimits) process() process.Limits {
+	c := l.get()
+	return process.Limits{Memory: int64(c.Memory), CPUs: c.CPUs, PIDs: c.PIDs}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
+)
+
+// doctorCommand looks whether the daemon would work here.
+type doctorCommand struct {
+	Config string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
+}
+
+// check is one question that doctor asks. An empty hint with an error means that the error says it all.
+type check struct {
+	name string
+	ask  func(ctx context.Context) (answer string, err error)
+}
+
+// Run asks each question and exits with 1 when an answer is bad.
+func (c *doctorCommand) Run(ctx context.Context, out streams) error {
+	config, warnings, err := newEnvironment(c.Config).load()
+	if err != nil {
+		return &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
+	}
+	bad := false
+	for _, check := range append([]check{{"configuration", func(context.Context) (string, error) {
+		return fmt.Sprintf("good, %d warnings", len(warnings)), nil
+	}}}, checks(config)...) {
+		answer, err := check.ask(ctx)
+		mark := "ok  "
+		if err != nil {
+			mark, answer, bad = "BAD ", err.Error(), true
+		}
+		if _, err := fmt.Fprintf(out.out, "%s %-14s %s\n", mark, check.name+":", answer); err != nil {
+			return err
+		}
+	}
+	for _, warning := range warnings {
+		if _, err := fmt.Fprintf(out.out, "note %s\n", warning); err != nil {
+			return err
+		}
+	}
+	if bad {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func checks(config *Config) []check {
+	return []check{
+		{"server", func(ctx context.Context) (string, error) { return pingServer(ctx, config) }},
+		{"containment", func(ctx context.Context) (string, error) { return describeHost(ctx, config) }},
+		{"git", func(context.Context) (string, error) { return findGit(config) }},
+		{"workspaces", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_ROOT", config.Root) }},
+		{"state", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_STATE", config.State) }},
+	}
+}
+
+func pingServer(ctx context.Context, config *Config) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := client.New(client.Config{
+		Proto: config.RPCProto, Host: config.RPCHost, Secret: string(config.RPCSecret), SkipVerify: config.RPCSkipVerify,
+	})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.Ping(ctx, config.Name); err != nil {
+		return "", err
+	}
+	return config.server() + " answers and knows the secret", nil
+}
+
+func describeHost(ctx context.Context, config *Config) (string, error) {
+	report, err := process.Probe(ctx, process.Config{Name: "cc-ci-doctor", User: config.User})
+	if err != nil {
+		return "", err
+	}
+	text := ""
+	for i, line := range report.Lines() {
+		if i > 0 {
+			text += "\n                    "
+		}
+		text += line
+	}
+	return text, nil
+}
+
+// findGit looks where the clone step will look.
+func findGit(config *Config) (string, error) {
+	path := config.Path
+	if path == "" {
+		path = os.Getenv("PATH")
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if found, err := exec.LookPath(filepath.Join(dir, "git")); err == nil {
+			return found, nil
+		}
+	}
+	return "", fmt.Errorf("git is not in the PATH of steps: install it, or set DRONE_RUNNER_PATH")
+}
+
+// tryDirectory makes the directory if need be, and a file in it.
+func tryDirectory(variable, dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	file, err := os.CreateTemp(dir, ".doctor-")
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	if err := file.Close(); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	return dir + " can be written", nil
+}

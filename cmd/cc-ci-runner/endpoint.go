@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+	"github.com/drone/runner-go/handler/router"
+	"github.com/drone/runner-go/pipeline"
+	"github.com/drone/runner-go/pipeline/reporter/history"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
+)
+
+// endpoint serves health, readiness, metrics and the dashboard. A nil listener means that the default address was
+// taken and nobody had asked for it.
+type endpoint struct {
+	listener net.Listener
+	server   *http.Server
+	log      *logrus.Entry
+}
+
+func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
+	e := &endpoint{log: d.log.entry}
+	var listen net.ListenConfig
+	listener, err := listen.Listen(ctx, "tcp", d.config.HTTPBind)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && d.config.HTTPBind == defaultBind:
+		d.log.entry.Warnf("%s, the default of DRONE_HTTP_BIND, is in use (it is Gitea's default too): no health, metrics and dashboard; set DRONE_HTTP_BIND", defaultBind)
+	case err != nil:
+		return nil, fmt.Errorf("DRONE_HTTP_BIND: %w", err)
+	default:
+		e.listener = listener
+	}
+	e.server = &http.Server{
+		Handler:           d.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       time.Minute,
+	}
+	return e, nil
+}
+
+// serve answers until the context ends.
+func (e *endpoint) serve(ctx context.Context) {
+	if e.listener == nil {
+		return
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := e.server.Shutdown(late); err != nil {
+			e.log.WithError(err).Warn("a request was cut off at the end")
+		}
+	}()
+	if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
+		e.log.WithError(err).Error("health, metrics and dashboard are gone")
+	}
+	<-stopped
+}
+
+// routes are the paths of the endpoint.
+func (d *daemon) routes() http.Handler {
+	mux := http.NewServeMux()
+	d.metrics.watch(d.runner.Status)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /readyz", d.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{}))
+	if d.config.UIPassword != "" && !d.config.UIDisable {
+		mux.HandleFunc("/", d.dashboard)
+	}
+	return mux
+}
+
+// readiness is the answer of /readyz.
+type readiness struct {
+	Ready       bool   `json:"ready"`
+	Reason      string `json:"reason,omitempty"`
+	Running     int    `json:"running"`
+	Capacity    int    `json:"capacity"`
+	Undelivered int    `json:"undelivered"`
+	Containment string `json:"containment"`
+}
+
+// patience is how long the server may be away before the runner is not ready.
+const patience = 30 * time.Second
+
+// ready answers 200 when builds are taken, else 503 with the reason.
+func (d *daemon) ready(w http.ResponseWriter, _ *http.Request) {
+	status := d.runner.Status()
+	answer := readiness{
+		Ready: true, Running: len(status.Running), Capacity: status.Capacity,
+		Undelivered: status.Undelivered, Containment: d.processes.Mode().String(),
+	}
+	switch poll := status.Poll; {
+	case status.Draining:
+		answer.Reason = "draining"
+	case poll.Paused != "":
+		answer.Reason = poll.Paused
+	case poll.Since.IsZero():
+		answer.Reason = "the server has not answered yet"
+	case !poll.OK && time.Since(poll.Since) > patience:
+		answer.Reason = "the server does not answer"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if answer.Reason != "" {
+		answer.Ready = false
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// An error here means that the one who asked has gone.
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// ended keeps the newest stages that ended, for the dashboard.
+type ended struct {
+	mu     sync.Mutex
+	stages []runtime.StageEnd
+}
+
+// maxEnded is how many stages the dashboard shows.
+const maxEnded = 25
+
+func (h *ended) add(e runtime.StageEnd) {
+	if e.Build == nil || e.Origin == nil {
+		return // the dashboard has no place for a stage of which nothing is known
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stages = append(h.stages, e)
+	if len(h.stages) > maxEnded {
+		h.stages = slices.Delete(h.stages, 0, 1)
+	}
+}
+
+// dashboard serves runner-go's pages. Its history keeps the oldest stages instead of the newest, so it is given a
+// new one, with ours, at each request.
+func (d *daemon) dashboard(w http.ResponseWriter, r *http.Request) {
+	page := history.New(discard{})
+	for _, running := range d.runner.Status().Running {
+		d.show(r.Context(), page, running)
+	}
+	d.ended.mu.Lock()
+	stages := slices.Clone(d.ended.stages)
+	d.ended.mu.Unlock()
+	for _, e := range stages {
+		d.show(r.Context(), page, runtime.Running{Stage: e.Snapshot, Build: e.Build, Origin: e.Origin})
+	}
+	router.New(page, d.log.recent, router.Config{
+		Username: d.config.UIUsername, Password: string(d.config.UIPassword), Realm: d.config.UIRealm,
+	}).ServeHTTP(w, r)
+}
+
+func (d *daemon) show(ctx context.Context, page *history.History, s runtime.Running) {
+	if s.Build == nil || s.Origin == nil || len(page.Entries()) >= maxEnded-1 {
+		return
+	}
+	// The reporter behind the history is discard, which never fails.
+	_ = page.ReportStage(ctx, &pipeline.State{Build: s.Build, Repo: s.Origin, Stage: s.Stage, System: &drone.System{}})
+}
+
+// discard is a reporter that reports to nobody.
+type discard struct{}
+
+func (discard) ReportStage(context.Context, *pipeline.State) error        { return nil }
+func (discard) ReportStep(context.Context, *pipeline.State, string) error { return nil }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+	runner "github.com/drone/runner-go/client"
+	"github.com/sirupsen/logrus"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
+)
+
+// execCommand runs one pipeline here, with the daemon's own engine and step graph.
+type execCommand struct {
+	source
+	Pretty *bool `negatable:"" help:"Colour the output (when it goes to a terminal)."`
+}
+
+// Run runs the pipeline. It exits with 1 when the pipeline fails, and with 128 and the signal's number when a signal
+// ended it; either way the build is torn down first.
+func (c *execCommand) Run(ctx context.Context, out streams) error {
+	p, stage, err := c.stage()
+	if err != nil {
+		return err
+	}
+	spec, err := p.prepare(ctx, stage)
+	if err != nil {
+		return err
+	}
+	log := logrus.New()
+	log.SetOutput(out.err)
+	log.SetLevel(logrus.WarnLevel)
+	local := runtime.Local{
+		Spec: spec, Build: stage.Build, Stage: stage.Stage,
+		Timeout: time.Duration(stage.Repo.Timeout) * time.Minute,
+		Out:     out.out, Pretty: c.pretty(out.out), Log: logrus.NewEntry(log),
+	}
+	if local.Engine, err = execEngine(ctx, filepath.Dir(spec.Root), local.Log); err != nil {
+		return err
+	}
+	ctx, received, stop := untilSignal(ctx)
+	ended, err := local.Run(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	return verdict(ended, received())
+}
+
+// execEngine is an engine for one build.
+func execEngine(ctx context.Context, root string, log *logrus.Entry) (*engine.Engine, error) {
+	host, err := process.Open(ctx, process.Config{
+		Name: fmt.Sprintf("cc-ci-exec-%d", os.Getpid()), KeepLeftovers: true, Logf: log.Warnf,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find a way to contain the build: %w", err)
+	}
+	return engine.New(engine.Config{
+		Workspaces: &engine.Workspaces{Parent: root}, Processes: host, LockDir: lockDir(), Log: log,
+	})
+}
+
+// untilSignal is a context that a signal cancels as a server's cancel would, and which signal it was (0 for none).
+func untilSignal(parent context.Context) (ctx context.Context, received func() syscall.Signal, stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, cancel := context.WithCancelCause(parent)
+	got := make(chan syscall.Signal, 1)
+	go func() {
+		defer close(got)
+		select {
+		case s := <-signals:
+			cancel(engine.ErrCancelled)
+			if number, ok := s.(syscall.Signal); ok {
+				got <- number
+			}
+		case <-ctx.Done():
+		}
+	}()
+	stop = func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+	return ctx, func() syscall.Signal { return <-got }, stop
+}
+
+// verdict is the exit code that goes with how the stage ended.
+func verdict(stage *drone.Stage, received syscall.Signal) error {
+	text := "the pipeline ended with " + stage.Status
+	if stage.Error != "" {
+		text += ": " + stage.Error
+	}
+	switch {
+	case received != 0:
+		return &exitError{128 + int(received), fmt.Sprintf("stopped by a signal (%s); the build is torn down", received)}
+	case stage.Status == drone.StatusPassing:
+		return nil
+	}
+	return &exitError{exitFailed, text}
+}
+
+// pretty is as asked, else whether the output is a terminal.
+func (c *execCommand) pretty(w io.Writer) bool {
+	if c.Pretty != nil {
+		return *c.Pretty
+	}
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// stage is the build that the flags describe and what prepares it.
+func (c *source) stage() (*preparer, *runner.Context, error) {
+	file, root, err := c.places()
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := readSource(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := c.details(time.Now())
+	c.pickOnly(&d, data)
+	p, err := c.preparer(root)
+	if err != nil {
+		return nil, nil, err
+	}
+	stage, err := c.local(d, data, file)
+	return p, stage, err
+}

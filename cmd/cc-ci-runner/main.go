@@ -1,0 +1,102 @@
+// Command cc-ci-runner takes builds from a Drone server and runs their steps natively on this host, as
+// drone-runner-exec does; each build is contained, torn down and checked for leftovers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+)
+
+// version is set by the linker (-X main.version=…).
+var version = "dev"
+
+// The exit codes. A build that a signal ended exits with 128 and the signal's number, as shells do.
+const (
+	exitOK     = 0
+	exitFailed = 1 // the pipeline failed, the file has problems, or the daemon cannot go on
+	exitUsage  = 2 // wrong flags, or a faulty configuration
+)
+
+func main() {
+	// The binary is also the small stub that prepares a step's process.
+	if handled, code := process.Main(os.Args); handled {
+		os.Exit(code)
+	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// cli is the command line.
+type cli struct {
+	Version kong.VersionFlag `help:"Print the version and exit."`
+
+	Daemon  daemonCommand  `cmd:"" default:"withargs" help:"Take builds from a Drone server and run them (the default command)."`
+	Exec    execCommand    `cmd:"" help:"Run one pipeline of a file on this host, without a server."`
+	Compile compileCommand `cmd:"" help:"Print as JSON what exec would run; secrets are left out."`
+	Lint    lintCommand    `cmd:"" help:"Check pipeline files; exits with 1 when there are problems."`
+	Service serviceCommand `cmd:"" help:"Install, remove or control the runner as a service of this host."`
+	Doctor  doctorCommand  `cmd:"" help:"Check the configuration, the server and this host, and say what to do."`
+}
+
+// streams are what commands write to.
+type streams struct{ out, err io.Writer }
+
+// exitError carries an exit code out of a command. An empty text prints nothing more.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+// run is the program: it parses the arguments, runs a command and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var commands cli
+	out := streams{stdout, stderr}
+	exited := -1
+	parser, err := kong.New(&commands,
+		kong.Name("cc-ci-runner"),
+		kong.Description("The maintained Drone exec runner for a Docker Swarm host.\n\n"+
+			"The daemon is configured by environment variables; see docs/configuration.md."),
+		kong.Vars{"version": "cc-ci-runner " + version},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }),
+		kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(out),
+	)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited // --help or --version did its work
+	}
+	if err != nil {
+		return fail(stderr, &exitError{exitUsage, err.Error() + "; see cc-ci-runner --help"})
+	}
+	return fail(stderr, parsed.Run())
+}
+
+// fail prints an error and returns the exit code that goes with it.
+func fail(stderr io.Writer, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code = exit.code
+	}
+	if text := err.Error(); text != "" {
+		// Nothing is left to try when even the error stream is closed.
+		_, _ = fmt.Fprintln(stderr, "cc-ci-runner:", text)
+	}
+	return code
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/drone/runner-go/client"
+	"github.com/drone/runner-go/environ"
+	"github.com/drone/runner-go/environ/provider"
+	"github.com/drone/runner-go/secret"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/compiler"
+)
+
+// preparer turns what a server (or the flags of exec) says of a stage into its Spec.
+type preparer struct {
+	// server and root are where builds' names derive from and where their directories lie.
+	server string
+	root   string
+
+	// machine is the runner's name, for DRONE_STAGE_MACHINE.
+	machine string
+
+	options compiler.Options
+
+	// secrets and variables are the external plugins; nil means none.
+	secrets   secret.Provider
+	variables provider.Provider
+}
+
+func newPreparer(config *Config) *preparer {
+	p := &preparer{
+		server:  config.server(),
+		root:    config.Root,
+		machine: config.Name,
+		options: compiler.Options{
+			Host:          hostVariables(),
+			Environ:       config.Environ,
+			Proxy:         environ.Proxy(),
+			Path:          config.Path,
+			Symlinks:      config.Symlinks,
+			NetrcAllSteps: !config.NetrcCloneOnly,
+			Strict:        config.Lint == "strict",
+		},
+	}
+	if config.SecretEndpoint != "" {
+		p.secrets = compiler.External(config.SecretEndpoint, string(config.SecretToken), config.SecretSkipVerify)
+	}
+	if config.EnvEndpoint != "" {
+		p.variables = provider.External(config.EnvEndpoint, string(config.EnvToken), config.EnvSkipVerify)
+	}
+	return p
+}
+
+// hostVariables are the two variables of the runner's own environment that steps get.
+func hostVariables() map[string]string {
+	vars := map[string]string{}
+	for _, name := range []string{"PATH", "USER"} {
+		if value, ok := os.LookupEnv(name); ok {
+			vars[name] = value
+		}
+	}
+	return vars
+}
+
+// prepare satisfies runtime's Prepare.
+func (p *preparer) prepare(ctx context.Context, d *client.Context) (*engine.Spec, error) {
+	options := p.options
+	masked, err := p.addVariables(ctx, d, &options)
+	if err != nil {
+		return nil, err
+	}
+	name := engine.BuildName(p.server, d.Stage.ID)
+	root, err := filepath.Abs(filepath.Join(p.root, name))
+	if err != nil {
+		return nil, fmt.Errorf("find the build's directory: %w", err)
+	}
+	stage := *d.Stage
+	stage.Machine = p.machine
+	spec, err := compiler.Prepare(ctx, compiler.Input{
+		File: d.Repo.Config, Config: d.Config.Data,
+		Build: d.Build, Repo: d.Repo, Stage: &stage, System: d.System, Netrc: d.Netrc,
+		Secrets: compiler.Secrets(d.Secrets, p.secrets),
+		Name:    name, Root: root, Options: options,
+	})
+	if err != nil {
+		return nil, err
+	}
+	spec.Mask = append(spec.Mask, masked...)
+	return spec, nil
+}
+
+// addVariables asks the environment plugin for variables and returns the values that logs must not show.
+func (p *preparer) addVariables(ctx context.Context, d *client.Context, options *compiler.Options) ([]string, error) {
+	if p.variables == nil {
+		return nil, nil
+	}
+	list, err := p.variables.List(ctx, &provider.Request{Build: d.Build, Repo: d.Repo})
+	if err != nil {
+		return nil, fmt.Errorf("ask the environment plugin (DRONE_ENV_PLUGIN_ENDPOINT): %w", err)
+	}
+	var masked []string
+	merged := maps.Clone(options.Environ)
+	if merged == nil {
+		merged = map[string]string{}
+	}
+	for _, variable := range list {
+		merged[variable.Name] = variable.Data
+		if variable.Mask {
+			masked = append(masked, variable.Data)
+		}
+	}
+	options.Environ = merged
+	return masked, nil
+}
+
+// local is the stage that the flags describe, in the form in which a server would send it.
+func (f *stageFlags) local(d details, config []byte, file string) (*client.Context, error) {
+	secrets, err := f.secrets()
+	if err != nil {
+		return nil, err
+	}
+	d.repo.Config = file
+	return &client.Context{
+		Build: d.build, Stage: d.stage, Repo: d.repo, System: d.system, Netrc: d.netrc,
+		Config: &client.File{Data: config}, Secrets: secrets,
+	}, nil
+}
