@@ -72,6 +72,11 @@ func newEngine(t *testing.T, change func(*Config)) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := host.Close(); err != nil {
+			t.Errorf("close the host: %v", err)
+		}
+	})
 	log := logrus.New()
 	log.SetOutput(t.Output())
 	config := Config{

@@ -101,7 +101,6 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	processes, err := process.Open(ctx, process.Config{
 		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
 		KeepLeftovers: c.StepLeftovers == "keep",
-		Logf:          d.log.entry.Warnf,
 	})
 	if err != nil {
 		return fmt.Errorf("find a way to contain builds: %w", err)
@@ -211,7 +210,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	stop()
 	beside.Wait()
 	d.log.entry.Info("stopped: every build is torn down and reported")
-	return errors.Join(err, d.runner.Close())
+	return errors.Join(err, d.runner.Close(), d.processes.Close())
 }
 
 // recover removes what an earlier run left on the host and has its stages reported.
@@ -267,7 +266,9 @@ func (d *daemon) reload() {
 	d.runner.SetCapacity(config.Capacity)
 	d.runner.SetLimits(config.limits())
 	d.limits.set(config)
-	d.processes.SetLimits(d.limits.process())
+	for _, warning := range d.processes.SetLimits(d.limits.process()) {
+		d.log.entry.Warn(warning)
+	}
 	d.log.entry.Infof("SIGHUP: capacity %d and limits are in force; other settings need a restart", config.Capacity)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,29 +45,23 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 		Timeout: time.Duration(stage.Repo.Timeout) * time.Minute,
 		Out:     out.out, Pretty: c.pretty(out.out), Log: logrus.NewEntry(log),
 	}
-	if local.Engine, err = execEngine(ctx, filepath.Dir(spec.Root), local.Log); err != nil {
-		return err
+	host, err := process.Open(ctx, process.Config{Name: fmt.Sprintf("cc-ci-exec-%d", os.Getpid()), KeepLeftovers: true})
+	if err != nil {
+		return fmt.Errorf("find a way to contain the build: %w", err)
+	}
+	local.Engine, err = engine.New(engine.Config{
+		Workspaces: &engine.Workspaces{Parent: filepath.Dir(spec.Root)}, Processes: host, LockDir: lockDir(), Log: local.Log,
+	})
+	if err != nil {
+		return errors.Join(err, host.Close())
 	}
 	ctx, received, stop := untilSignal(ctx)
 	ended, err := local.Run(ctx)
 	stop()
-	if err != nil {
+	if err = errors.Join(err, host.Close()); err != nil {
 		return err
 	}
 	return verdict(ended, received())
-}
-
-// execEngine is an engine for one build.
-func execEngine(ctx context.Context, root string, log *logrus.Entry) (*engine.Engine, error) {
-	host, err := process.Open(ctx, process.Config{
-		Name: fmt.Sprintf("cc-ci-exec-%d", os.Getpid()), KeepLeftovers: true, Logf: log.Warnf,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find a way to contain the build: %w", err)
-	}
-	return engine.New(engine.Config{
-		Workspaces: &engine.Workspaces{Parent: root}, Processes: host, LockDir: lockDir(), Log: log,
-	})
 }
 
 // untilSignal is a context that a signal cancels as a server's cancel would, and which signal it was (0 for none).
