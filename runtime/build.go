@@ -48,6 +48,7 @@ type build struct {
 	skipRest atomic.Bool // a step asked to skip what is left
 	touched  bool        // Setup was called: the host may hold parts of the build
 	warned   atomic.Bool // the warnings were written
+	unmasked []string    // secrets that are too short to be masked
 }
 
 // plan writes the steps into the entry as they are registered: those of the pipeline and the teardown.

@@ -3,8 +3,10 @@ package runtime
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
 // opening writes what is said at the top of a step's log: the Spec's warnings once, then the step's own notes.
@@ -12,6 +14,9 @@ func (b *build) opening(step *engine.Step, log io.Writer) {
 	if b.warned.CompareAndSwap(false, true) {
 		for _, w := range b.spec.Warnings {
 			say(log, "warning: "+w)
+		}
+		for _, name := range b.unmasked {
+			say(log, "warning: secret "+name+" is too short to be masked in logs")
 		}
 	}
 	for _, n := range step.Notes {
@@ -37,6 +42,31 @@ func (b *build) closing(state *engine.State, log io.Writer) {
 	if state.CPUSeconds > 0 || state.PeakMemory > 0 {
 		say(log, fmt.Sprintf("used %.1f s of CPU, %s of memory at the peak", state.CPUSeconds, size(state.PeakMemory)))
 	}
+}
+
+// mask makes the masker of the build, and notes which of its secrets cannot be masked.
+func (b *build) mask() *logs.Masker {
+	values, names := secretsOf(b.spec)
+	masker := logs.NewMasker(values)
+	for _, i := range masker.Unmasked() {
+		if values[i] != "" && !slices.Contains(b.unmasked, names[i]) {
+			b.unmasked = append(b.unmasked, names[i])
+		}
+	}
+	return masker
+}
+
+// secretsOf are all values that no log of the stage may show, and what they are called.
+func secretsOf(spec *engine.Spec) (values, names []string) {
+	for _, value := range spec.Mask {
+		values, names = append(values, value), append(names, "of the clone")
+	}
+	for _, step := range spec.Steps {
+		for _, secret := range step.Secrets {
+			values, names = append(values, secret.Value), append(names, secret.Name)
+		}
+	}
+	return values, names
 }
 
 // say writes a line of the runner's own.

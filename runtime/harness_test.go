@@ -24,6 +24,7 @@ const scale = 10
 // fast are the waits of a runner in tests.
 func fast() *timing {
 	t := defaultTiming()
+	t.minute = 500 * time.Millisecond
 	for _, d := range []*time.Duration{
 		&t.backoff, &t.backoffMax, &t.beat, &t.beatShort, &t.beatLong, &t.stagger, &t.announce, &t.stepsLimit, &t.hold,
 		&t.stopped, &t.paused, &t.retry, &t.retryMax, &t.recover, &t.delivery,
@@ -38,7 +39,7 @@ func fastClient() client.Timing {
 		Retry: time.Second / scale, RetryMax: 15 * time.Second / scale,
 		Slow: 5 * time.Second / scale, SlowMax: time.Minute / scale,
 		Poll: 45 * time.Second, MinPoll: time.Second / scale,
-		Call: time.Minute / scale, Report: 5 * time.Minute / scale, Patience: 2 * time.Minute / scale,
+		Call: time.Second, Report: 1500 * time.Millisecond, Patience: 2 * time.Minute / scale,
 	}
 }
 
@@ -58,31 +59,38 @@ type rig struct {
 // newRig makes a rig whose runner does not run yet. The options may change the runner's configuration.
 func newRig(t testing.TB, options ...func(*Config)) *rig {
 	t.Helper()
-	srv := runtimetest.NewServer(t)
+	srv := runtimetest.NewServer(t, runtimetest.Poll(3*time.Second), runtimetest.Cards())
 	dir := t.TempDir()
-	h := &host{dir: filepath.Join(dir, "host")}
-	if err := os.Mkdir(h.dir, 0o700); err != nil {
+	g := &rig{t: t, srv: srv, log: &safeBuffer{}}
+	h, err := newHost(filepath.Join(dir, "host"), srv.URL, g.entry())
+	if err != nil {
 		t.Fatal(err)
 	}
-	return (&rig{t: t, srv: srv, host: h, log: &safeBuffer{}}).open(filepath.Join(dir, "state"), options...)
+	g.host = h
+	return g.open(filepath.Join(dir, "state"), options...)
+}
+
+// entry is the log of the rig.
+func (g *rig) entry() *logrus.Entry {
+	logger := logrus.New()
+	logger.SetOutput(g.log)
+	logger.SetLevel(logrus.DebugLevel)
+	return logrus.NewEntry(logger)
 }
 
 // open makes the rig's runner on a state directory.
 func (g *rig) open(state string, options ...func(*Config)) *rig {
 	g.t.Helper()
-	logger := logrus.New()
-	logger.SetOutput(g.log)
-	logger.SetLevel(logrus.DebugLevel)
 	api, err := client.New(client.Config{
-		Proto: g.srv.Proto, Host: g.srv.Host, Secret: g.srv.Secret, Timing: fastClient(), Log: logrus.NewEntry(logger),
+		Proto: g.srv.Proto, Host: g.srv.Host, Secret: g.srv.Secret, Timing: fastClient(), Log: g.entry(),
 	})
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	cfg := Config{
-		Server: api, Address: "test", Engine: g.host, Prepare: g.host.prepare, Machine: "tester",
+		Server: api, Address: g.srv.URL, Engine: g.host, Prepare: g.host.prepare, Machine: "tester",
 		Filter:   runner.Filter{Kind: "pipeline", Type: "exec", OS: "linux", Arch: goarch()},
-		Capacity: 1, State: state, Log: logrus.NewEntry(logger),
+		Capacity: 1, State: state, Log: g.entry(),
 	}
 	for _, option := range options {
 		option(&cfg)
@@ -175,14 +183,20 @@ func (g *rig) journalled() []string {
 	return names
 }
 
-// stored is the log that the server keeps for a step.
+// stored is the log that the server keeps for a step, without the line about what it used.
 func (g *rig) stored(stage int64, step string) string {
 	g.t.Helper()
 	s, ok := g.srv.Step(stage, step)
 	if !ok {
 		g.t.Fatalf("no step %s", step)
 	}
-	return runtimetest.Text(g.srv.Logs(s.ID).Stored)
+	var text strings.Builder
+	for _, line := range g.srv.Logs(s.ID).Stored {
+		if !strings.HasPrefix(line.Message, "used ") {
+			text.WriteString(line.Message)
+		}
+	}
+	return text.String()
 }
 
 // eventually waits until ok is true.

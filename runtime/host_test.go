@@ -3,23 +3,19 @@ package runtime
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	runner "github.com/drone/runner-go/client"
+	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
-	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
 )
 
 // testStep is a step in the little language that the tests use for pipelines: JSON, one object a step.
@@ -31,7 +27,7 @@ type testStep struct {
 	Ignore    bool
 	Run       engine.RunPolicy
 	Env       map[string]string
-	Secrets   []engine.Secret
+	Secrets   map[string]string
 }
 
 // pipeline is the configuration of a build for the server. Steps without dependencies run one after the other.
@@ -49,19 +45,37 @@ func pipeline(t testing.TB, steps ...testStep) string {
 	return string(data)
 }
 
-// host is an engine of real processes for tests: it keeps the process groups of each build in a file, so that another
-// process can end them too.
+// host is the real engine on directories of its own, with places where a test can make it fail.
 type host struct {
-	dir string
+	*engine.Engine
+	dir     string
+	address string
 
-	// onSetup and onDestroy may fail or panic in the engine's place.
 	onSetup   func(*engine.Spec) error
-	onDestroy func(build string) error
+	onDestroy func(build string)
 
-	mu sync.Mutex
+	// cut gets the moment at which a step's context ended.
+	cut chan time.Time
 }
 
-func (h *host) root(build string) string { return filepath.Join(h.dir, build) }
+// processes contains the builds of all tests of this process.
+var processes = sync.OnceValues(func() (*process.Host, error) {
+	return process.Open(context.Background(), process.Config{
+		Name: "cc-ci-runtime-test", Grace: 200 * time.Millisecond, KeepLeftovers: true, ShareMounts: true,
+	})
+})
+
+func newHost(dir, address string, log *logrus.Entry) (*host, error) {
+	contained, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	e, err := engine.New(engine.Config{
+		Workspaces: &engine.Workspaces{Parent: filepath.Join(dir, "builds")}, Processes: contained,
+		LockDir: filepath.Join(dir, "locks"), Log: log,
+	})
+	return &host{Engine: e, dir: dir, address: address}, err
+}
 
 // prepare is Config.Prepare: it reads the little language.
 func (h *host) prepare(_ context.Context, detail *runner.Context) (*engine.Spec, error) {
@@ -69,132 +83,77 @@ func (h *host) prepare(_ context.Context, detail *runner.Context) (*engine.Spec,
 	if err := json.Unmarshal(detail.Config.Data, &steps); err != nil {
 		return nil, fmt.Errorf(".drone.yml:1:1: %w", err)
 	}
-	build := engine.BuildName("test", detail.Stage.ID)
-	spec := &engine.Spec{Build: build, Repo: detail.Repo.Slug, Root: h.root(build), Workspace: h.root(build)}
+	name := engine.BuildName(h.address, detail.Stage.ID)
+	root := filepath.Join(h.dir, "builds", name)
+	spec := &engine.Spec{
+		Build: name, Repo: detail.Repo.Slug, Root: root, Home: filepath.Join(root, "home"),
+		Workspace: filepath.Join(root, "src"), Scripts: filepath.Join(root, "opt"), Tmp: filepath.Join(root, "tmp"),
+	}
 	for _, s := range steps {
 		if s.Run == "" {
 			s.Run = engine.RunOnSuccess
 		}
-		spec.Steps = append(spec.Steps, &engine.Step{
+		if s.Env == nil {
+			s.Env = map[string]string{}
+		}
+		s.Env["PATH"] = os.Getenv("PATH")
+		step := &engine.Step{
 			Name: s.Name, DependsOn: s.DependsOn, Detach: s.Detach, IgnoreFailure: s.Ignore, Run: s.Run,
-			Dir: h.root(build), Env: s.Env, Secrets: s.Secrets,
-			Commands: []engine.Command{{Args: []string{"/bin/sh", "-ec", s.Sh}}},
-		})
+			Dir: spec.Workspace, Env: s.Env, Commands: []engine.Command{{Args: []string{"/bin/sh", "-ec", s.Sh}}},
+		}
+		for name, value := range s.Secrets {
+			step.Secrets = append(step.Secrets, engine.Secret{Env: name, Name: name, Value: value})
+		}
+		spec.Steps = append(spec.Steps, step)
 	}
 	return spec, nil
 }
 
-func (h *host) Setup(_ context.Context, spec *engine.Spec) error {
+func (h *host) Setup(ctx context.Context, spec *engine.Spec) error {
 	if h.onSetup != nil {
 		if err := h.onSetup(spec); err != nil {
 			return err
 		}
 	}
-	return os.MkdirAll(spec.Root, 0o700)
+	return h.Engine.Setup(ctx, spec)
 }
 
 func (h *host) Run(ctx context.Context, spec *engine.Spec, step *engine.Step, out io.Writer) (*engine.State, error) {
-	if step.Env["PANIC"] != "" {
-		panic(step.Env["PANIC"])
-	}
-	args := step.Commands[0].Args
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = step.Dir, out, out
-	cmd.WaitDelay = 100 * time.Millisecond
-	for k, v := range step.Env {
-		cmd.Env = append(cmd.Env, k+"="+v)
-	}
-	for _, s := range step.Secrets {
-		cmd.Env = append(cmd.Env, s.Env+"="+s.Value)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := h.start(cmd, spec.Build); err != nil {
-		return nil, err
-	}
-	ended := make(chan struct{})
-	var killer sync.WaitGroup
-	killer.Go(func() {
+	stop := context.AfterFunc(ctx, func() {
 		select {
-		case <-ctx.Done():
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended meanwhile
-		case <-ended:
+		case h.cut <- time.Now():
+		default:
 		}
 	})
-	err := cmd.Wait()
-	close(ended)
-	killer.Wait()
-	state := &engine.State{ExitCode: cmd.ProcessState.ExitCode()}
-	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		state.ExitCode, state.Reason = 128+int(ws.Signal()), engine.Signaled
-		switch cause := context.Cause(ctx); {
-		case errors.Is(cause, engine.ErrCancelled):
-			state.Reason = engine.Cancelled
-		case errors.Is(cause, engine.ErrTimeout):
-			state.Reason = engine.TimedOut
-		case cause != nil:
-			state.Reason = engine.Stopped
-		}
+	defer stop()
+	switch step.Env["FAULT"] {
+	case "panic":
+		panic(step.Env["FAULT_TEXT"])
+	case "error":
+		return nil, fmt.Errorf("start it: %s", step.Env["FAULT_TEXT"])
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) || errors.Is(err, exec.ErrWaitDelay) {
-		err = nil
-	}
-	return state, err
+	return h.Engine.Run(ctx, spec, step, out)
 }
 
-// start starts the command and writes its process group down.
-func (h *host) start(cmd *exec.Cmd, build string) (err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f, err := os.OpenFile(h.root(build)+".pids", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(f, cmd.Process.Pid)
-	return err
-}
-
-func (h *host) Destroy(_ context.Context, build string) (*engine.Report, error) {
+func (h *host) Destroy(ctx context.Context, build string) (*engine.Report, error) {
 	if h.onDestroy != nil {
-		if err := h.onDestroy(build); err != nil {
-			return &engine.Report{Build: build, Survivors: []leftover.Item{{Kind: "process", Name: "1"}}}, err
-		}
+		h.onDestroy(build)
 	}
-	report := &engine.Report{Build: build}
-	data, err := os.ReadFile(h.root(build) + ".pids")
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	for _, line := range strings.Fields(string(data)) {
-		pid, err := strconv.Atoi(line)
-		if err != nil {
-			return nil, err
-		}
-		for syscall.Kill(-pid, syscall.SIGKILL) == nil {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	if _, err := os.Stat(h.root(build)); err == nil {
-		report.Removed = append(report.Removed, leftover.Item{Kind: "directory", Name: h.root(build)})
-	}
-	err = errors.Join(os.RemoveAll(h.root(build)), os.RemoveAll(h.root(build)+".pids"))
-	return report, err
+	return h.Engine.Destroy(ctx, build)
 }
 
 // left names what any build still has on the host.
 func (h *host) left(t testing.TB) []string {
 	t.Helper()
-	entries, err := os.ReadDir(h.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
+	for _, dir := range []string{"builds", "locks"} {
+		entries, err := os.ReadDir(filepath.Join(h.dir, dir))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, dir+"/"+e.Name())
+		}
 	}
 	return names
 }

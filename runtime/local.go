@@ -56,7 +56,7 @@ func (l Local) Run(ctx context.Context) (*drone.Stage, error) {
 	if l.MaxProcs > 0 {
 		b.procs = semaphore.NewWeighted(l.MaxProcs)
 	}
-	masker := logs.NewMasker(secretsOf(l.Spec))
+	masker := b.mask()
 	b.withLog = func(name string, f func(io.Writer) outcome) {
 		rec.note(func(e *entry) { e.begin(name) })
 		out := logs.NewConsole(l.Out, name, masker, l.Pretty)

@@ -85,7 +85,7 @@ func (s *stage) prepare() error {
 	if err := s.limits().Check(s.detail); err != nil {
 		return err
 	}
-	s.timeout = time.Duration(s.detail.Repo.Timeout) * time.Minute
+	s.timeout = time.Duration(s.detail.Repo.Timeout) * s.timing.minute
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
 	}
@@ -98,7 +98,7 @@ func (s *stage) prepare() error {
 		return err
 	}
 	s.spec = spec
-	s.masker = logs.NewMasker(secretsOf(spec))
+	s.masker = s.mask()
 	s.rec.read(func(e *entry) { s.plan(e) })
 	if err := s.rep.register(s.life); err != nil {
 		return err
@@ -132,17 +132,6 @@ func (s *stage) details() error {
 		now.Started = time.Now().Unix()
 		e.Stage, e.Repo = &now, detail.Repo.Slug
 	})
-}
-
-// secretsOf are all values that no log of the stage may show.
-func secretsOf(spec *engine.Spec) []string {
-	values := append([]string(nil), spec.Mask...)
-	for _, step := range spec.Steps {
-		for _, secret := range step.Secrets {
-			values = append(values, secret.Value)
-		}
-	}
-	return values
 }
 
 // ended tells log and hooks how the stage ended.

@@ -1,10 +1,15 @@
 package runtime
 
 import (
+	"errors"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
@@ -34,7 +39,206 @@ func TestGreenStage(t *testing.T) {
 	if b := g.srv.Build(job.Build); b.Status != "success" {
 		t.Errorf("the build is %s", b.Status)
 	}
-	if n := len(g.srv.Requests(runtimetest.StageFinal)); n != 1 {
-		t.Errorf("%d final reports", n)
+	if finals := g.srv.Requests(runtimetest.StageFinal); len(finals) != 1 || len(finals[0].Stage().Steps) > 0 {
+		t.Errorf("%d final reports, the first with %d steps", len(finals), len(finals[0].Stage().Steps))
+	}
+}
+
+// Nothing is reported final before the teardown is done.
+func TestFinalAfterTeardown(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.host.onDestroy = func(string) {
+		if n := len(g.srv.Requests(runtimetest.StageFinal)); n > 0 {
+			t.Error("the stage was reported final before its teardown")
+		}
+	}
+	g.start()
+	g.settled(g.build(testStep{Name: "one", Sh: "true"}).Stage)
+}
+
+// How steps end, and what that makes of those after them and of the stage.
+func TestSteps(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		steps  []testStep
+		status string
+		want   string
+	}{
+		{"failure", []testStep{{Name: "a", Sh: "exit 3"}, {Name: "b", Sh: "true"}},
+			"failure", "a failure, b skipped, teardown success"},
+		{"ignored failure", []testStep{{Name: "a", Sh: "exit 3", Ignore: true}, {Name: "b", Sh: `test "$DRONE_STAGE_STATUS" = success`}},
+			"success", "a failure, b success, teardown success"},
+		{"skip the rest", []testStep{{Name: "a", Sh: "exit 78"}, {Name: "b", Sh: "true"}, {Name: "c", Sh: "true", Run: engine.RunAlways}},
+			"success", "a success, b skipped, c skipped, teardown success"},
+		{"on failure", []testStep{{Name: "a", Sh: "exit 1"}, {Name: "b", Sh: `test "$DRONE_FAILED_STEPS" = a`, Run: engine.RunOnFailure},
+			{Name: "c", Sh: "true", Run: engine.RunAlways}},
+			"failure", "a failure, b success, c success, teardown success"},
+		{"on failure without one", []testStep{{Name: "a", Sh: "true"}, {Name: "b", Sh: "true", Run: engine.RunOnFailure}},
+			"success", "a success, b skipped, teardown success"},
+		{"graph", []testStep{{Name: "a", Sh: "touch a"}, {Name: "b", Sh: "touch b", DependsOn: []string{}},
+			{Name: "c", Sh: "ls a b", DependsOn: []string{"a", "b"}}},
+			"success", "a success, b success, c success, teardown success"},
+		{"killed by itself", []testStep{{Name: "a", Sh: "kill -9 $$"}}, "failure", "a failure, teardown success"},
+		{"no steps", nil, "success", "teardown success"},
+		{"a step named teardown", []testStep{{Name: "teardown", Sh: "true"}}, "success", "teardown success, teardown (host) success"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t).start()
+			expect(t, g.settled(g.build(c.steps...).Stage), c.status, c.want)
+		})
+	}
+}
+
+// A detached step lives until the stage ends; the steps after it start at once; how it ends is reported.
+func TestDetach(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) { c.MaxProcs = 1 }).start()
+	job := g.build(
+		testStep{Name: "server", Sh: "touch up; exec sleep 1000", Detach: true},
+		testStep{Name: "client", Sh: "until test -e up; do sleep 0.01; done"},
+	)
+	stage := g.settled(job.Stage)
+	expect(t, stage, "success", "server success, client success, teardown success")
+	if code := stage.Steps[0].ExitCode; code != 143 {
+		t.Errorf("exit code of the detached step: %d", code)
+	}
+
+	job = g.build(testStep{Name: "server", Sh: "exit 7", Detach: true}, testStep{Name: "client", Sh: "sleep 0.5"})
+	stage = g.settled(job.Stage)
+	if s := stage.Steps[0]; s.Status != "failure" || s.ExitCode != 7 || stage.Status != "failure" {
+		t.Errorf("a detached step that failed is %s (%d), its stage %s", s.Status, s.ExitCode, stage.Status)
+	}
+}
+
+// What cannot be prepared is reported with its text, and nothing is touched.
+func TestPrepareError(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.srv.Enqueue(runtimetest.Job{Config: "{"})
+	stage := g.settled(job.Stage)
+	if stage.Status != "error" || !strings.HasPrefix(stage.Error, ".drone.yml:1:1: ") {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+	job = g.build(testStep{Name: "a", DependsOn: []string{"nothing"}})
+	if stage = g.settled(job.Stage); stage.Status != "error" || !strings.Contains(stage.Error, `"nothing"`) {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+}
+
+func TestDeniedStage(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) { c.Limits.Repos = []string{"octocat/h*"} }).start()
+	g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	job := g.srv.Enqueue(runtimetest.Job{Config: "[]", Repo: drone.Repo{Slug: "mallory/hello"}})
+	stage := g.settled(job.Stage)
+	if stage.Status != "error" || stage.Error != "insufficient permission to run the pipeline" {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+}
+
+// A setup that fails is the stage's error, and is torn down like any other.
+func TestSetupError(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.host.onSetup = func(*engine.Spec) error { return errors.New("no space left") }
+	g.start()
+	stage := g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	expect(t, stage, "error", "a skipped, teardown success")
+	if stage.Error != "set the build up: no space left" {
+		t.Errorf("error: %q", stage.Error)
+	}
+}
+
+// A step that is out of time ends with the reason; what runs on failure still does.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.srv.Enqueue(runtimetest.Job{
+		Repo: drone.Repo{Timeout: 1},
+		Config: pipeline(t, testStep{Name: "slow", Sh: "sleep 1000"}, testStep{Name: "next", Sh: "true"},
+			testStep{Name: "cleanup", Sh: "echo cleaning", Run: engine.RunOnFailure}),
+	})
+	stage := g.settled(job.Stage)
+	expect(t, stage, "error", "slow error, next skipped, cleanup success, teardown success")
+	if !strings.HasPrefix(stage.Error, "timeout: the stage ran longer than") || stage.Steps[0].Error != stage.Error {
+		t.Errorf("errors: %q, %q", stage.Error, stage.Steps[0].Error)
+	}
+}
+
+// No secret reaches the server or the disk, and one that is too short to be masked is named.
+func TestSecretsAreMasked(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.build(testStep{Name: "a", Sh: `printf 'can'; sleep 0.1; echo 'ary-of-mine'; echo $TOKEN`,
+		Secrets: map[string]string{"TOKEN": "canary-of-mine", "PIN": "7"}})
+	g.settled(job.Stage)
+	log := g.stored(job.Stage, "a")
+	if strings.Contains(log, "canary") || !strings.Contains(log, "******") || !strings.Contains(log, "PIN") {
+		t.Errorf("log: %q", log)
+	}
+	for _, r := range g.srv.Requests() {
+		if r.Call != runtimetest.RequestStage && strings.Contains(string(r.Body), "canary-of-mine") {
+			t.Errorf("%s holds the secret", r.Path)
+		}
+	}
+	if strings.Contains(g.log.String(), "canary-of-mine") {
+		t.Error("the runner's log holds the secret")
+	}
+}
+
+// A teardown that leaves something behind fails the stage, and both say what is left.
+func TestLeak(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) {
+		c.Leaks = func(*engine.Report, error) error { return errors.New("left behind: process 4711") }
+	}).start()
+	stage := g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	expect(t, stage, "failure", "a success, teardown failure")
+	if stage.Error != "left behind: process 4711" || stage.Steps[1].Error != stage.Error {
+		t.Errorf("errors: %q, %q", stage.Error, stage.Steps[1].Error)
+	}
+}
+
+// The compiled environment is what a step gets, with what is only known at its start laid over it.
+func TestStepEnvironment(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.srv.Enqueue(runtimetest.Job{
+		Build: drone.Build{Ref: "refs/tags/v1.2.3"},
+		Config: pipeline(t, testStep{Name: "a", Sh: "exit 1", Ignore: true}, testStep{Name: "b", Sh: "env | sort; exit 1"},
+			testStep{Name: "c", Sh: `echo "$DRONE_STAGE_STATUS $DRONE_FAILED_STEPS"`, Run: engine.RunAlways,
+				Env: map[string]string{"DRONE_STAGE_STATUS": "forged", "X": "forged"}, Secrets: map[string]string{"X": "secret wins"}}),
+	})
+	g.settled(job.Stage)
+	lines := strings.Split(g.stored(job.Stage, "b"), "\n")
+	for _, want := range []string{"DRONE_TAG=v1.2.3", "DRONE_SEMVER_SHORT=1.2.3", "DRONE_STEP_NAME=b", "DRONE_STEP_NUMBER=2",
+		"DRONE_STAGE_STATUS=success", "DRONE_STAGE_MACHINE=tester"} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("the step has no %s", want)
+		}
+	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "DRONE_CARD_PATH=") {
+			t.Errorf("a card's path that nobody named: %s", line)
+		}
+	}
+	if log := g.stored(job.Stage, "c"); log != "failure b\n" {
+		t.Errorf("log of c: %q", log)
+	}
+}
+
+// A card is taken from the file that the pipeline names.
+func TestCard(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.build(testStep{Name: "a", Sh: `echo '{"schema":"https://example.com/card","data":{"x":1}}' >card.json`,
+		Env: map[string]string{"DRONE_CARD_PATH": "card.json"}})
+	g.settled(job.Stage)
+	step, _ := g.srv.Step(job.Stage, "a")
+	if card := string(g.srv.Card(step.ID)); !strings.Contains(card, `{"x":1}`) {
+		t.Errorf("card: %q", card)
 	}
 }

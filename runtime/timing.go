@@ -4,6 +4,8 @@ import "time"
 
 // timing holds the waits of the runtime. They are fields so that tests need not wait as long.
 type timing struct {
+	minute time.Duration // what the server means by one, for a repository's timeout
+
 	backoff    time.Duration // the first pause after a fault
 	backoffMax time.Duration // the longest
 
@@ -30,6 +32,7 @@ type timing struct {
 
 func defaultTiming() *timing {
 	return &timing{
+		minute:      time.Minute,
 		backoff:     time.Second,
 		backoffMax:  30 * time.Second,
 		beat:        25 * time.Second,
