@@ -1,4 +1,267 @@
 package proxy
 
-// guarded forwards an archive.
-func (c *call) guarded(judge func(name string, device bool) error) error { return c.forward(nil) }
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"strings"
+)
+
+// namesLimit bounds the files of an image archive that hold names.
+const namesLimit = 4 << 20
+
+// inspector looks at an archive on its way to the daemon. entry sees each header with its content before it is sent
+// on; end is called before the daemon learns that the archive is complete, so that its error undoes all of it.
+type inspector interface {
+	entry(*tar.Header, io.Reader) (io.Reader, error)
+	end() error
+}
+
+// guarded forwards an archive through an inspector. The archive is taken apart and put together again: what the
+// daemon unpacks is then exactly what was looked at.
+func (c *call) guarded(i inspector) error {
+	from, err := unpacked(c.r.Body)
+	if err != nil {
+		return err
+	}
+	out, in := io.Pipe()
+	done := make(chan struct{})
+	var found error
+	go func() {
+		defer close(done)
+		found = repack(from, in, i)
+		in.CloseWithError(found)
+	}()
+	c.r.Body, c.r.ContentLength, c.r.GetBody = out, -1, nil
+	c.r.Header.Del("Content-Length")
+	err = c.forward(func(resp *http.Response) error {
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+		// The daemon only saw a broken archive; the reason is here.
+		out.CloseWithError(io.ErrClosedPipe)
+		if <-done; refused(found) {
+			return errors.Join(found, resp.Body.Close())
+		}
+		return nil
+	})
+	out.CloseWithError(io.ErrClosedPipe)
+	<-done
+	return err
+}
+
+// refused says whether an error is an answer of the proxy's own.
+func refused(err error) bool {
+	var r *Refusal
+	var i *invalid
+	return errors.As(err, &r) || errors.As(err, &i)
+}
+
+// unpacked opens the compressions that the daemon knows too.
+func unpacked(body io.Reader) (io.Reader, error) {
+	r := bufio.NewReaderSize(body, copyBuffer)
+	magic, err := r.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read the archive: %w", err)
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(r)
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		return bzip2.NewReader(r), nil
+	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z'}), bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return nil, &invalid{http.StatusUnsupportedMediaType,
+			"the runner cannot look into an archive of this compression; send it plain or with gzip"}
+	}
+	return r, nil
+}
+
+// repack writes an archive again, entry by entry.
+func repack(from io.Reader, to io.Writer, i inspector) error {
+	r, w := tar.NewReader(from), tar.NewWriter(to)
+	buf := make([]byte, copyBuffer)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return &invalid{http.StatusBadRequest, "the archive cannot be read: " + err.Error()}
+		}
+		content, err := i.entry(h, r)
+		if err != nil {
+			return err
+		}
+		if h.Typeflag == tar.TypeGNUSparse {
+			h.Typeflag = tar.TypeReg // the reader has filled the holes
+		}
+		for record := range h.PAXRecords {
+			if strings.HasPrefix(record, "GNU.sparse.") {
+				delete(h.PAXRecords, record)
+			}
+		}
+		h.Format = tar.FormatUnknown
+		if len(h.PAXRecords) > 0 {
+			h.Format = tar.FormatPAX
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.CopyBuffer(writerOnly{w}, content, buf); err != nil {
+			return err
+		}
+	}
+	if err := i.end(); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// writerOnly hides ReadFrom, which would not use the large buffer.
+type writerOnly struct{ io.Writer }
+
+// noDevices refuses device nodes: one that lands in the workspace would open the host's disk to the steps.
+type noDevices struct{}
+
+func (noDevices) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
+	if h.Typeflag == tar.TypeBlock || h.Typeflag == tar.TypeChar {
+		return nil, &Refusal{"devices", "a build must not copy the device " + h.Name + " into a container", varPolicy}
+	}
+	return r, nil
+}
+
+func (noDevices) end() error { return nil }
+
+// imageNames collects the names that an image archive gives to images, and which image each name is to stand for.
+type imageNames struct {
+	c     *call
+	sums  map[string]string // file: digest of its content
+	texts map[string]*bytes.Buffer
+	hash  func() // finishes the digest of the last file
+}
+
+// entry reads along with what holds names. Links are only known for layers; elsewhere they could stand in for a file
+// that was judged.
+func (n *imageNames) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
+	n.finish()
+	name := path.Clean(h.Name)
+	if h.Typeflag == tar.TypeSymlink || h.Typeflag == tar.TypeLink {
+		if path.Base(name) != "layer.tar" {
+			return nil, &invalid{http.StatusBadRequest, "the image archive has a link in place of " + name}
+		}
+		return r, nil
+	}
+	if name == "manifest.json" || name == "repositories" || name == "index.json" {
+		if h.Size > namesLimit {
+			return nil, &invalid{http.StatusRequestEntityTooLarge, "the image archive's " + name + " is too large"}
+		}
+		text := &bytes.Buffer{}
+		n.texts[name] = text
+		return io.TeeReader(r, text), nil
+	}
+	if h.Size > namesLimit {
+		delete(n.sums, name)
+		return r, nil
+	}
+	sum := sha256.New()
+	n.hash = func() { n.sums[name] = hex.EncodeToString(sum.Sum(nil)) }
+	return io.TeeReader(r, sum), nil
+}
+
+func (n *imageNames) finish() {
+	if n.hash != nil {
+		n.hash()
+		n.hash = nil
+	}
+}
+
+// end refuses names of other people's images, unless it is the same image that is loaded.
+func (n *imageNames) end() error {
+	n.finish()
+	names := map[string]string{} // name: digest of the image's configuration, where it is known
+	if err := errors.Join(n.manifest(names), n.repositories(names), n.index(names)); err != nil {
+		return err
+	}
+	for name, digest := range names {
+		f, err := n.c.p.look(n.c.ctx(), image, tagged(name))
+		if err == nil && digest != "" && f.id == "sha256:"+digest {
+			continue
+		}
+		if err := n.c.claimTag(name, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manifest reads what `docker save` writes.
+func (n *imageNames) manifest(names map[string]string) error {
+	var images []struct {
+		Config   string
+		RepoTags []string
+	}
+	if err := n.decode("manifest.json", &images); err != nil {
+		return err
+	}
+	for _, i := range images {
+		for _, tag := range i.RepoTags {
+			names[tag] = n.sums[path.Clean(i.Config)]
+		}
+	}
+	return nil
+}
+
+// repositories reads the oldest form, which the daemon uses when there is no manifest.
+func (n *imageNames) repositories(names map[string]string) error {
+	repositories := map[string]map[string]string{}
+	if err := n.decode("repositories", &repositories); err != nil {
+		return err
+	}
+	for repo, tags := range repositories {
+		for tag := range tags {
+			if _, known := names[repo+":"+tag]; !known {
+				names[repo+":"+tag] = ""
+			}
+		}
+	}
+	return nil
+}
+
+// index reads the OCI form, which daemons with containerd's store use.
+func (n *imageNames) index(names map[string]string) error {
+	var index struct {
+		Manifests []struct{ Annotations map[string]string }
+	}
+	if err := n.decode("index.json", &index); err != nil {
+		return err
+	}
+	for _, m := range index.Manifests {
+		name := strings.TrimPrefix(m.Annotations["io.containerd.image.name"], "docker.io/library/")
+		if _, known := names[name]; !known && name != "" {
+			names[name] = ""
+		}
+	}
+	return nil
+}
+
+// decode reads one of the files with names; one that is not there says nothing.
+func (n *imageNames) decode(file string, v any) error {
+	text := n.texts[file]
+	if text == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text.Bytes(), v); err != nil {
+		return &invalid{http.StatusBadRequest, "the image archive's " + file + " cannot be read: " + err.Error()}
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -168,5 +169,5 @@ func loadImages(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
 	}
-	return c.guarded(nil)
+	return c.guarded(&imageNames{c: c, sums: map[string]string{}, texts: map[string]*bytes.Buffer{}})
 }

@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"fmt"
-	"net/http"
-
 	"github.com/moby/moby/client"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
@@ -314,10 +311,5 @@ func putArchive(c *call) error {
 		return err
 	}
 	c.retarget(f.id)
-	return c.guarded(func(name string, device bool) error {
-		if device {
-			return &invalid{http.StatusForbidden, fmt.Sprintf("refused by the runner's rule devices: %s is a device", name)}
-		}
-		return nil
-	})
+	return c.guarded(noDevices{})
 }
