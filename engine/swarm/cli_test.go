@@ -3,9 +3,11 @@ package swarm_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ func TestCLI(t *testing.T) {
 	h := newHost(t, nil)
 	j := h.attach("cc-ci-test-cli", nil)
 	j.do("run", "-d", "--name", "box", swarmtest.Image)
-	for name, check := range map[string]func(*testing.T, *job){
+	checks := map[string]func(*testing.T, *job){
 		"version": func(t *testing.T, j *job) { want(t, j, "20", "version", "--format", "{{.Server.Version}}") },
 		"info":    func(t *testing.T, j *job) { want(t, j, "active", "info", "--format", "{{.Swarm.LocalNodeState}}") },
 		"run":     func(t *testing.T, j *job) { want(t, j, "hello", "run", "--rm", swarmtest.Image, "echo", "hello") },
@@ -72,8 +74,9 @@ func TestCLI(t *testing.T) {
 				t.Error("prune left a stopped container of the build")
 			}
 		},
-	} {
-		t.Run(name, func(t *testing.T) { check(t, j.in(t)) })
+	}
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		t.Run(name, func(t *testing.T) { checks[name](t, j.in(t)) })
 	}
 	h.do(t, j)
 }

@@ -141,7 +141,7 @@ func (h *host) direct(args ...string) string {
 // run runs the docker command.
 func run(t *testing.T, endpoint, stdin string, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "docker", args...)
+	cmd := exec.Command("docker", args...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+endpoint, "DOCKER_CONFIG="+t.TempDir(), "DOCKER_BUILDKIT=0")
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer

@@ -122,9 +122,11 @@ func inspectNetwork(c *call) error {
 	}
 	own := c.p.labelled(f.labels)
 	if !own && !c.p.sharedNetwork(f.name) {
-		return &Refusal{"own-objects", "this build did not make the network " + c.args[0], varPolicy}
+		return &Refusal{"networks", "this build must not use the network " + c.args[0], varNetworks}
 	}
-	c.retarget(f.id)
+	if own { // a shared one has another id in another scope
+		c.retarget(f.id)
+	}
 	return c.forward(func(resp *http.Response) error {
 		if own || resp.StatusCode != http.StatusOK {
 			return nil
