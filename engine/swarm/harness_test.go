@@ -44,17 +44,26 @@ type host struct {
 func newHost(t *testing.T, change func(*swarm.Config)) *host {
 	t.Helper()
 	d := docker.Need(t)
-	log := logrus.New()
-	log.SetOutput(io.Discard)
 	dir := t.TempDir()
-	cfg := swarm.Config{
-		Mode: swarm.ModeProxy, Endpoint: d.Host, Policy: proxy.Own,
-		Networks: []string{"proxy"}, Mounts: []string{"/etc/localtime", "/etc/timezone"},
-		TeardownTimeout: time.Minute, SocketDir: filepath.Join(dir, "run"), LedgerDir: filepath.Join(dir, "ledger"),
-		Log: logrus.NewEntry(log),
-	}
+	cfg := swarm.Config{SocketDir: filepath.Join(dir, "run"), LedgerDir: filepath.Join(dir, "ledger")}
 	if change != nil {
 		change(&cfg)
+	}
+	return openHost(t, d, cfg)
+}
+
+// openHost opens a Swarm on a daemon and fills in what the configuration leaves out.
+func openHost(t *testing.T, d *swarmtest.Daemon, cfg swarm.Config) *host {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	cfg.Mode, cfg.Endpoint, cfg.Log = swarm.ModeProxy, d.Host, logrus.NewEntry(log)
+	cfg.Networks, cfg.Mounts = []string{"proxy"}, []string{"/etc/localtime", "/etc/timezone"}
+	if cfg.Policy == "" {
+		cfg.Policy = proxy.Own
+	}
+	if cfg.TeardownTimeout == 0 {
+		cfg.TeardownTimeout = time.Minute
 	}
 	s, err := swarm.Open(t.Context(), cfg)
 	if err != nil {
@@ -192,9 +201,21 @@ func (j *job) teardown() []leftover.Item {
 	return removed
 }
 
+// quiet waits until services that were removed past the sockets are gone with their tasks and containers.
+func (h *host) quiet() {
+	h.t.Helper()
+	eventually(h.t, "no task of a removed service is left", func() bool {
+		services := h.direct("service", "ls", "-q")
+		tasks, err := h.d.Client.TaskList(h.t.Context(), client.TaskListOptions{})
+		return err == nil && (services != "" || len(tasks.Items) == 0 &&
+			h.direct("ps", "-aq", "--filter", "label=com.docker.swarm.task") == "")
+	})
+}
+
 // census counts every object of the daemon by kind, except for the test images and what each daemon has.
 func (h *host) census() map[string]int {
 	h.t.Helper()
+	h.quiet()
 	out := map[string]int{}
 	for kind, args := range map[string][]string{
 		"container": {"ps", "-aq"}, "volume": {"volume", "ls", "-q"}, "network": {"network", "ls", "-q"},

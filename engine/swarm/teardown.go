@@ -17,7 +17,7 @@ import (
 
 const (
 	firstPause = 20 * time.Millisecond
-	lastPause  = 250 * time.Millisecond
+	lastPause  = 100 * time.Millisecond
 
 	// atOnce is how many containers are removed at the same time.
 	atOnce = 8
@@ -68,7 +68,7 @@ func (t *teardown) run(ctx context.Context) (*holding, error) {
 		case err != nil:
 			failure, clean = err, 0
 		case h.empty():
-			clean++
+			clean, pause = clean+1, firstPause
 		default:
 			last, clean, failure = h, 0, nil
 			if t.note(h) {
