@@ -39,13 +39,22 @@ func (p Problem) String() string {
 // Problems is an error made of everything that is wrong, one line each.
 type Problems []Problem
 
-// Error joins the problems by newlines.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
+// maxLines is how many problems one text shows: a server stores it, and a person reads it.
+const maxLines = 100
+
+// Error is the problems' Lines in one text.
+func (p Problems) Error() string { return strings.Join(p.Lines(), "\n") }
+
+// Lines are the problems as text, one a line; of very many the first, and how many more there are.
+func (p Problems) Lines() []string {
+	var lines []string
 	for i := range p {
-		lines[i] = p[i].String()
+		if i == maxLines {
+			return append(lines, fmt.Sprintf("%s: and %d more problems", p[i].File, len(p)-maxLines))
+		}
+		lines = append(lines, p[i].String())
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
 
 // Err is nil where there is no problem.

@@ -1,6 +1,7 @@
 package linter
 
 import (
+	"fmt"
 	"strings"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
@@ -15,11 +16,15 @@ func (c *check) unknownKeys(keys []resource.Key) {
 		if hasNoEffect(key) || strings.HasPrefix(key.Name, "x-") || key.Name == "" {
 			continue
 		}
+		hint := ""
+		if key.Similar != "" {
+			hint = fmt.Sprintf(" (`%s` was meant?)", key.Similar)
+		}
 		switch key.Section {
 		case resource.InWhen, resource.InTrigger, resource.InCondition:
-			c.report(key.Pos, "the key `%s` is not known in a `%s`: it is ignored, so everything matches", key.Name, key.Section)
+			c.report(key.Pos, "the key `%s` is not known in a `%s` and is ignored: everything matches%s", key.Name, key.Section, hint)
 		default:
-			c.report(key.Pos, "the key `%s` is not known in a `%s` and is ignored", key.Name, key.Section)
+			c.report(key.Pos, "the key `%s` is not known in a `%s` and is ignored%s", key.Name, key.Section, hint)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strings"
 
 	"github.com/drone/runner-go/clone"
 	"github.com/drone/runner-go/environ"
@@ -48,8 +49,16 @@ func (c *compilation) environments() {
 	)
 	// The library points cards at standard output, where they could not be told from a log.
 	delete(above, "DRONE_CARD_PATH")
-	c.own = environ.Combine(below, above)
-	c.all = environ.Combine(below, parameters, above)
+	c.own = withoutZeroBytes(environ.Combine(below, above))
+	c.all = withoutZeroBytes(environ.Combine(below, parameters, above))
+}
+
+// withoutZeroBytes drops what no process can be given: with a zero byte in a pull request's title no step would start.
+func withoutZeroBytes(env map[string]string) map[string]string {
+	for name, value := range env {
+		env[name] = strings.ReplaceAll(value, "\x00", "")
+	}
+	return env
 }
 
 // hostVariables are the only two that a build sees of the runner's own environment.

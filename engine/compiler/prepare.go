@@ -26,9 +26,7 @@ func Prepare(ctx context.Context, in Input) (*engine.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, problem := range said {
-		spec.Warnings = append(spec.Warnings, problem.String())
-	}
+	spec.Warnings = append(spec.Warnings, said.Lines()...)
 	return spec, nil
 }
 

@@ -22,11 +22,14 @@ func checkRemote(remote string) error {
 	switch {
 	case remote == "":
 		return fmt.Errorf("clone: the repository has no address: give one (--repo-http), or set `clone: {disable: true}`")
-	case strings.HasPrefix(remote, "-"), strings.ContainsFunc(remote, isControl), strings.Contains(remote, "::"):
+	case strings.HasPrefix(remote, "-"), strings.ContainsFunc(remote, isControl), remoteHelper.MatchString(remote):
 		return fmt.Errorf("clone: the repository's address %q is refused", remote)
 	}
 	return nil
 }
+
+// remoteHelper is an address that names a program to fetch with, as in `ext::sh -c ...`.
+var remoteHelper = regexp.MustCompile(`^[^/\[]*::`)
 
 // remotePassword is a password inside of an address, which logs must not show.
 func remotePassword(remote string) string {

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,12 +27,13 @@ func substitutions(in Input) map[string]string {
 	)
 }
 
-// The limits of substitution. The library re-reads the whole rest of the file for each escape and recurses for each
-// expression; its operators can multiply lengths.
+// The limits of substitution. The library copies the rest of the file for each escape, recurses for each expression,
+// compares a pattern with every part of a value, and its operators multiply lengths.
 const (
 	maxExpressions = 10_000
 	maxEscapeWork  = 1 << 30
-	maxSubstWork   = 64 << 20
+	maxText        = 64 << 20
+	maxCompare     = 1 << 30
 )
 
 // substitute replaces ${NAME} and its operators in the whole file, as the old runner did: `$NAME` and `$${NAME}` are
@@ -42,39 +44,75 @@ const (
 // should write $DRONE_COMMIT_MESSAGE. A value that spans lines becomes one quoted YAML string, so that no value adds
 // keys or steps; the old runner did this for \n, here every character that YAML reads as a line end, and every other
 // control character, counts. Parameters with refused names are not substituted either.
-func substitute(text string, vars map[string]string) (out string, err error) {
-	if strings.Count(text, "${") > maxExpressions {
-		return "", refuse("substitution", "the file holds more than %d expressions ${...}", maxExpressions)
+func substitute(text string, vars map[string]string) (string, error) {
+	if n := strings.Count(text, "${"); n > maxExpressions {
+		return "", refuse(resource.Pos{Line: 1, Column: 1}, "the file holds %d expressions ${...}, more than %d", n, maxExpressions)
 	}
 	escapes := strings.Count(text, "$$") + strings.Count(text, `\\`) + strings.Count(text, `\/`)
 	if escapes*len(text) > maxEscapeWork {
-		return "", refuse("substitution", "the file holds too many escapes ($$, \\\\, \\/) for its size")
+		return "", refuse(resource.Pos{Line: 1, Column: 1}, "the file holds too many escapes ($$, \\\\, \\/) for its size")
 	}
 	value := func(name string) string { return quoteLines(vars[name]) }
-	tree, err := parse.Parse(text)
+	out, err := evaluate(text, value)
 	if err != nil {
-		return "", refuse("substitution", "an expression ${...} cannot be read: %s", err)
-	}
-	work := cost{value: value}
-	work.node(tree.Root)
-	if work.total > maxSubstWork {
-		return "", refuse("substitution", "the expressions ${...} would make the file too large")
-	}
-	// The library indexes with what ${NAME:0:-1} says and panics.
-	defer func() {
-		if recover() != nil {
-			out, err = "", refuse("substitution", "an expression ${NAME:offset:length} has a length below zero")
-		}
-	}()
-	out, err = envsubst.Eval(text, value)
-	if err != nil {
-		return "", refuse("substitution", "an expression ${...} cannot be evaluated: %s", err)
+		return "", refuse(blame(text, err, value), "the expression ${...} %s ($${...} leaves it to the shell)", err)
 	}
 	return out, nil
 }
 
-func refuse(rule, format string, args ...any) error {
-	return &resource.Error{Pos: resource.Pos{Line: 1, Column: 1}, Rule: rule, Message: fmt.Sprintf(format, args...)}
+func refuse(at resource.Pos, format string, args ...any) error {
+	return &resource.Error{Pos: at, Rule: "substitution", Message: fmt.Sprintf(format, args...)}
+}
+
+var (
+	errTooMuch  = errors.New("takes too long or makes too much text")
+	errNegative = errors.New("has a length below zero")
+)
+
+// evaluate substitutes once the cost is known to be bounded.
+func evaluate(text string, value func(string) string) (out string, err error) {
+	tree, err := parse.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	work := cost{value: value}
+	work.node(tree.Root)
+	if work.text > maxText || work.compare > maxCompare {
+		return "", errTooMuch
+	}
+	// The library indexes with what ${NAME:0:-1} says, and panics.
+	defer func() {
+		if recover() != nil {
+			out, err = "", errNegative
+		}
+	}()
+	return envsubst.Eval(text, value)
+}
+
+// blame finds the first line that fails on its own. An expression that spans lines is blamed on the first line.
+func blame(text string, why error, value func(string) string) resource.Pos {
+	fails := func(line string) bool {
+		_, err := parse.Parse(line)
+		return err != nil
+	}
+	switch {
+	case errors.Is(why, errTooMuch):
+		return resource.Pos{Line: 1, Column: 1}
+	case errors.Is(why, errNegative):
+		// The whole file was cheap enough to evaluate, so all of its lines are.
+		fails = func(line string) bool {
+			_, err := evaluate(line, value)
+			return err != nil
+		}
+	}
+	number := 1
+	for line := range strings.Lines(text) {
+		if at := strings.Index(line, "${"); at >= 0 && fails(line) {
+			return resource.Pos{Line: number, Column: at + 1}
+		}
+		number++
+	}
+	return resource.Pos{Line: 1, Column: 1}
 }
 
 // quoteLines makes one YAML string of a value that would otherwise end the line it is put into.
@@ -89,15 +127,15 @@ func endsLine(r rune) bool {
 	return r < ' ' && r != '\t' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029
 }
 
-// cost is the most that evaluating an expression can take: bytes made, and steps of comparing patterns.
+// cost is the most that evaluating expressions can take: bytes made, and steps of comparing patterns.
 type cost struct {
-	value func(string) string
-	total int
+	value         func(string) string
+	text, compare int
 }
 
-// node adds a node's cost and returns the greatest length of what it becomes.
+// node adds a node's cost and returns the greatest length of what it becomes, capped so that nothing overflows.
 func (c *cost) node(n parse.Node) int {
-	if c.total > maxSubstWork {
+	if c.text > maxText || c.compare > maxCompare {
 		return 0
 	}
 	length := 0
@@ -106,31 +144,29 @@ func (c *cost) node(n parse.Node) int {
 		length = len(n.Value)
 	case *parse.ListNode:
 		for _, child := range n.Nodes {
-			length += c.node(child)
+			length = min(length+c.node(child), maxText+1)
 		}
 		return length
 	case *parse.FuncNode:
 		length = c.function(n)
 	}
-	c.total = min(c.total+length, 2*maxSubstWork)
+	c.text = min(c.text+length, maxText+1)
 	return length
 }
 
 func (c *cost) function(n *parse.FuncNode) int {
-	length := len(c.value(n.Param))
+	length := min(len(c.value(n.Param)), maxText)
 	args := 0
 	for _, arg := range n.Args {
-		args += c.node(arg)
+		args = min(args+c.node(arg), maxText)
 	}
-	length = min(length, maxSubstWork)
-	args = min(args, maxSubstWork)
 	switch {
 	case strings.HasPrefix(n.Name, "//"):
 		// Each byte may become the replacement, which also stands between all of them if the pattern is empty.
-		return min((length+1)*(args+1), 2*maxSubstWork)
+		return min((length+1)*(args+1), maxText+1)
 	case strings.HasPrefix(n.Name, "#"), strings.HasPrefix(n.Name, "%"):
-		// The pattern is compared with every beginning of the value.
-		c.total += min(length*length*(args+1), 2*maxSubstWork)
+		// The pattern is compared with every part of the value. Each factor is at most maxText: no overflow below.
+		c.compare = min(c.compare+min(length*length, maxCompare)*(args+1), maxCompare+1)
 	}
-	return length + args
+	return min(length+args, maxText+1)
 }

@@ -78,8 +78,8 @@ func anyMatch(patterns []String, value string) bool {
 	return false
 }
 
-// PatternAlternatives counts in how many ways the braces of a pattern can be read, at least: nested braces count as
-// if they stood side by side. It stops counting beyond MaxAlternatives.
+// PatternAlternatives counts in how many ways the braces of a pattern can be read, at most: nested braces count as if
+// they stood side by side. It stops counting beyond MaxAlternatives.
 func PatternAlternatives(pattern string) int {
 	total := 1
 	var open []int

@@ -36,7 +36,7 @@ func (d *decoder) mapping(n *yaml.Node, s section) {
 		key := pair.key.Value
 		set, known := s.fields[key]
 		if !known {
-			d.unknown = append(d.unknown, Key{s.name, key, posOf(pair.key)})
+			d.unknown = append(d.unknown, Key{s.name, key, posOf(pair.key), similar(key, s.fields)})
 			continue
 		}
 		if set != nil && !isNull(pair.value) {

@@ -137,6 +137,9 @@ type Key struct {
 	Section Section
 	Name    string
 	Pos     Pos
+
+	// Similar is the known key that was probably meant, if one is close.
+	Similar string
 }
 
 // DefaultName is the name of a pipeline that has none, as the server sees it.
