@@ -160,6 +160,9 @@ func (d *decoder) items(n *yaml.Node) []String {
 // flag stores a boolean in any of YAML 1.1's spellings, as the old runner did.
 func (d *decoder) flag(to *bool) setter {
 	return func(n *yaml.Node) {
+		if isExpression(n) {
+			return
+		}
 		value := ""
 		if n.Kind == yaml.ScalarNode {
 			value = strings.ToLower(n.Value)
@@ -177,6 +180,9 @@ func (d *decoder) flag(to *bool) setter {
 
 func (d *decoder) number(to *Int) setter {
 	return func(n *yaml.Node) {
+		if isExpression(n) {
+			return
+		}
 		value, err := strconv.Atoi(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil {
 			d.fault(FaultType, n, "expected a whole number, found %s", describe(n))
@@ -185,6 +191,10 @@ func (d *decoder) number(to *Int) setter {
 		*to = Int{value, posOf(n)}
 	}
 }
+
+// isExpression reports whether a value is known only to a build: a file that is checked as it is written still has its
+// ${NAME}.
+func isExpression(n *yaml.Node) bool { return strings.Contains(n.Value, "${") }
 
 // follow resolves aliases. The budget was spent on them before, so a chain of them ends.
 func follow(n *yaml.Node) *yaml.Node {
