@@ -9,7 +9,7 @@ import (
 func checkFailure(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch value := strings.ToLower(s.Failure.Value); {
-		case slices.Contains([]string{"", "ignore", "always", "fail", "fast", "fail-fast"}, value), strings.Contains(value, "${"):
+		case slices.Contains([]string{"", "ignore", "always", "fail", "fast", "fail-fast"}, value), isExpression(value):
 		default:
 			c.report(s.Failure.Pos, "`failure: %s` means nothing: write `failure: ignore`, or leave it out", s.Failure.Value)
 		}

@@ -3,7 +3,6 @@
 package linter
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -83,11 +82,9 @@ func (p Problems) Split(strict bool) (fatal, said Problems) {
 func File(name string, data []byte) Problems {
 	m, err := resource.Parse(data)
 	if err != nil {
-		// In [${A}, ${B}] the braces are no YAML until a build has replaced them; same length keeps the columns.
+		// In [${A}, ${B}] the braces are no YAML until a build has replaced them; $(A) is, and keeps the columns.
 		var again error
-		m, again = resource.Parse(regexp.MustCompile(`\$\{[^{}\n]*\}`).ReplaceAllFunc(data, func(expression []byte) []byte {
-			return bytes.Repeat([]byte("x"), len(expression))
-		}))
+		m, again = resource.Parse(regexp.MustCompile(`\$\{([^{}\n]*)\}`).ReplaceAll(data, []byte("$$($1)")))
 		if again != nil {
 			return Refused(name, err)
 		}
@@ -205,4 +202,9 @@ func (c *check) sorted() Problems {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Rule, b.Rule))
 	})
 	return c.problems
+}
+
+// isExpression reports whether a value is still to be replaced, as in a file that is checked without a build.
+func isExpression(value string) bool {
+	return strings.Contains(value, "${") || strings.Contains(value, "$(")
 }

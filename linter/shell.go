@@ -2,14 +2,13 @@ package linter
 
 import (
 	"slices"
-	"strings"
 )
 
 // checkShell refuses shells that this runner does not write scripts for.
 func checkShell(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch shell := s.Shell.Value; {
-		case slices.Contains([]string{"", "sh", "bash", "/bin/sh", "/bin/bash"}, shell), strings.Contains(shell, "${"):
+		case slices.Contains([]string{"", "sh", "bash", "/bin/sh", "/bin/bash"}, shell), isExpression(shell):
 		default:
 			c.report(s.Shell.Pos, "`shell: %s` is not known: write `sh` or `bash`", s.Shell.Value)
 		}

@@ -4,15 +4,22 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 )
 
-// checkWhen points at conditions that can never hold: values that the server never sends.
+// checkWhen points at conditions that can never hold: values that the server never sends, malformed patterns.
 func checkWhen(c *check) {
 	events := []string{"push", "pull_request", "tag", "promote", "rollback", "cron", "custom"}
 	for _, s := range c.pipeline.Steps {
 		c.values("event", &s.When.Event, events)
 		c.values("status", &s.When.Status, []string{"success", "failure"})
+	}
+	for _, p := range patterns(c.pipeline) {
+		if !doublestar.ValidatePattern(p.Value) {
+			c.report(p.Pos, "the pattern %q is malformed and matches nothing", p.Value)
+		}
 	}
 	c.values("event", &c.pipeline.Trigger.Event, events)
 	c.values("status", &c.pipeline.Trigger.Status, []string{"success", "failure"})

@@ -119,3 +119,10 @@ func TestPrepareWithoutABuild(t *testing.T) {
 		t.Errorf("steps %s", got)
 	}
 }
+
+func TestNoCloneWhateverThePipelineSays(t *testing.T) {
+	in := sample("kind: pipeline\ntype: exec\nsteps: [{name: a, depends_on: [clone]}, {name: b}]\n")
+	in.Options.NoClone = true
+	in.Repo.HTTPURL, in.Repo.SSHURL = "", ""
+	equal(t, "steps", edges(prepared(t, in)), "a< b<")
+}

@@ -193,8 +193,10 @@ func (d *decoder) number(to *Int) setter {
 }
 
 // isExpression reports whether a value is known only to a build: a file that is checked as it is written still has its
-// ${NAME}.
-func isExpression(n *yaml.Node) bool { return strings.Contains(n.Value, "${") }
+// ${NAME}, or the linter's $(NAME) for it.
+func isExpression(n *yaml.Node) bool {
+	return strings.Contains(n.Value, "${") || strings.Contains(n.Value, "$(")
+}
 
 // follow resolves aliases. The budget was spent on them before, so a chain of them ends.
 func follow(n *yaml.Node) *yaml.Node {

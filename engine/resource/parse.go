@@ -27,7 +27,7 @@ func Parse(data []byte) (*Manifest, error) {
 			return m, nil
 		}
 		if err != nil {
-			return nil, syntaxError(err)
+			return nil, syntaxError(err, data)
 		}
 		if err := spent.spend(&doc, 0); err != nil {
 			return nil, err
@@ -37,7 +37,7 @@ func Parse(data []byte) (*Manifest, error) {
 }
 
 // syntaxError turns the library's `yaml: line 3: text` into a place and a text.
-func syntaxError(err error) error {
+func syntaxError(err error, data []byte) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 1
 	if found := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); found != nil {
@@ -47,7 +47,22 @@ func syntaxError(err error) error {
 			line = n
 		}
 	}
+	if strings.Contains(text, "a tab character") {
+		line = tabAfter(line, data)
+	}
 	return &Error{Pos{line, 1}, "syntax", text}
+}
+
+// tabAfter is the first line from a given one that begins with a tab: the library names the line before it.
+func tabAfter(from int, data []byte) int {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if indent := len(line) - len(bytes.TrimLeft(line, " \t")); number >= from && bytes.ContainsRune(line[:indent], '\t') {
+			return number
+		}
+	}
+	return from
 }
 
 // add sorts one document into the manifest.
