@@ -49,3 +49,15 @@ func TestBadFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestExamplesOfTheDocs(t *testing.T) {
+	list, err := filepath.Glob("../docs/examples/*.yml")
+	if err != nil || len(list) < 3 {
+		t.Fatalf("%d files, %v", len(list), err)
+	}
+	for _, path := range list {
+		if problems := File(filepath.Base(path), read(t, path)); len(problems) > 0 {
+			t.Error(problems.Error())
+		}
+	}
+}
