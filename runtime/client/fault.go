@@ -52,6 +52,8 @@ func (c *Client) statusFault(cl *call, res *http.Response, body []byte) *Error {
 		fault.kind, fault.Err = serverFault(text)
 		// A gateway's answer says nothing about what the server behind it did.
 		fault.lost = code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout
+	case code == http.StatusBadRequest && strings.Contains(text, "HTTP request to an HTTPS server"):
+		fault.kind, fault.Err = standing, errors.New("the server speaks https, not http: set DRONE_RPC_PROTO=https")
 	case code >= 400:
 		fault.kind, fault.Err = answered, textError(text)
 	default:

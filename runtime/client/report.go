@@ -66,6 +66,11 @@ func (c *Client) update(ctx context.Context, op string, stage *drone.Stage) erro
 		if n == maxResync {
 			return &LockError{Op: op, Server: next}
 		}
+		if n > 0 {
+			if err := c.pause(ctx, n, passing); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+		}
 	}
 }
 

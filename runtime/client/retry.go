@@ -41,9 +41,14 @@ func stopped(err error, fault *Error) error {
 	return fmt.Errorf("%s: %w (before that: %w)", fault.Op, err, fault)
 }
 
-// pause waits before attempt n+2, or until ctx ends. The jitter keeps many runners from asking in step after an
-// outage.
+// pause waits before attempt n+2, or until ctx ends.
 func (c *Client) pause(ctx context.Context, n int, k kind) error {
+	return wait(ctx, c.delay(n, k))
+}
+
+// delay is the pause after the fault number n, counted from 0. The jitter keeps many runners from asking in step after
+// an outage.
+func (c *Client) delay(n int, k kind) time.Duration {
 	first, limit := c.timing.Retry, c.timing.RetryMax
 	if k == standing {
 		first, limit = c.timing.Slow, c.timing.SlowMax
@@ -52,7 +57,7 @@ func (c *Client) pause(ctx context.Context, n int, k kind) error {
 	if n < 16 && first<<n < limit {
 		d = first << n
 	}
-	return wait(ctx, d*3/4+rand.N(d/2+1))
+	return d*3/4 + rand.N(d/2+1)
 }
 
 // wait returns after d, or the context's error when that ends sooner.

@@ -23,6 +23,8 @@ type Server struct {
 	poll  time.Duration
 	cards bool
 
+	closing sync.Once
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and made anew whenever something has changed
 	state   state
@@ -59,13 +61,13 @@ func NewServer(tb testing.TB, options ...Option) *Server {
 	s.http = httptest.NewServer(s.handler())
 	s.URL = s.http.URL
 	s.Proto, s.Host, _ = strings.Cut(s.URL, "://")
-	tb.Cleanup(s.close)
+	tb.Cleanup(s.Close)
 	return s
 }
 
-// close ends what hangs, then the server.
-func (s *Server) close() {
-	close(s.quit)
+// Close ends what hangs, then the server. The end of the test does it too.
+func (s *Server) Close() {
+	s.closing.Do(func() { close(s.quit) })
 	s.http.CloseClientConnections()
 	s.http.Close()
 }
