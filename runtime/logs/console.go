@@ -21,6 +21,7 @@ type Console struct {
 	lines *splitter
 	next  int
 	text  []byte // lines to show, in one call
+	err   error  // the first of out
 }
 
 // NewConsole shows each line as `[step:number] text`, masked; pretty gives each step a colour. Close ends a line that
@@ -52,13 +53,13 @@ func (c *Console) Write(p []byte) (int, error) {
 	return n, c.show()
 }
 
-// Note adds a line of the runner's own, as Log.Note does.
-func (c *Console) Note(format string, args ...any) error {
+// Note adds a line of the runner's own, as Log.Note does. A fault is returned by the next Write, or by Close.
+func (c *Console) Note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lines.flush()
 	writeNote(c.masker, c.add, fmt.Sprintf(format, args...))
-	return c.show()
+	_ = c.show() // the next Write or Close returns it
 }
 
 // Close shows what is held back.
@@ -77,12 +78,11 @@ func (c *Console) add(text []byte, _ bool) {
 	c.next++
 }
 
-// show writes the lines collected since the last time, in one call.
+// show writes the lines collected since the last time, in one call. The first fault stays.
 func (c *Console) show() error {
-	if len(c.text) == 0 {
-		return nil
+	if len(c.text) > 0 && c.err == nil {
+		_, c.err = c.out.Write(c.text)
 	}
-	_, err := c.out.Write(c.text)
 	c.text = c.text[:0]
-	return err
+	return c.err
 }

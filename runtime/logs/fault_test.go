@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/drone/drone-go/drone"
 	"github.com/sirupsen/logrus"
 )
 
@@ -62,6 +64,51 @@ func TestHungServerHoldsUpNeitherStepNorClose(t *testing.T) {
 	}
 	if left, err := listSpools(dir); err != nil || !slices.Equal(left, []int64{7}) {
 		t.Errorf("spools %v, %v: the log is lost", left, err)
+	}
+}
+
+// hung answers nothing until its caller gives up.
+type hung struct{}
+
+func (hung) Batch(ctx context.Context, _ int64, _ []*drone.Line) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (h hung) Upload(ctx context.Context, step int64, lines []*drone.Line) error {
+	return h.Batch(ctx, step, lines)
+}
+
+// TestCloseEndsWithItsContext and not when the server's time is up.
+func TestCloseEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Config{Dir: dir, Sink: hung{}})
+		write(t, l, "x\n")
+		synctest.Wait() // until the flush hangs
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		if err := l.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close: %v", err)
+		}
+		if took := time.Since(start); took != 100*time.Millisecond {
+			t.Errorf("close took %v", took)
+		}
+	})
+}
+
+// TestWhatIsShownIsOnDisk first, so that a crash never loses what someone has read.
+func TestWhatIsShownIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s, dir := newServer(t), t.TempDir()
+	l := open(t, Config{Dir: dir, Sink: s})
+	write(t, l, "shown\n")
+	s.await(t, "live line", func() bool { return len(s.batches) > 0 })
+	lines, err := readSpool(place{dir, 7})
+	if err != nil || text(lines) != "shown\n" {
+		t.Errorf("on disk: %q, %v", text(lines), err)
 	}
 }
 

@@ -100,7 +100,11 @@ func TestBase64WithinLongerText(t *testing.T) {
 	t.Parallel()
 	for seed := range full(t, 10000) {
 		r := rand.New(rand.NewPCG(uint64(seed), 3))
-		secret := randomSecrets(64)[r.IntN(64)][:3+r.IntN(29)]
+		letters := make([]byte, 3+r.IntN(29)) // with many that become + and /
+		for i := range letters {
+			letters[i] = "abcXYZ019?>~o{}"[r.IntN(15)]
+		}
+		secret := string(letters)
 		before, after := strings.Repeat("\x01", r.IntN(7)), strings.Repeat("\x02", r.IntN(7))
 		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {
 			text := enc.EncodeToString([]byte(before + secret + after))

@@ -2,7 +2,9 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"strings"
@@ -130,14 +132,32 @@ func TestConsole(t *testing.T) {
 		var out strings.Builder
 		c := NewConsole(&out, "build", NewMasker([]string{"hunter2"}), pretty)
 		write(t, c, "a hun", "ter2\nb")
-		if err := c.Note("exit code %d, hunter2", 1); err != nil {
-			t.Fatal(err)
-		}
+		c.Note("exit code %d, hunter2", 1)
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {
 			t.Errorf("pretty %v: got %q, want %q", pretty, out.String(), want)
 		}
+	}
+}
+
+// TestConsoleSaysThatItsOutputFailed, also where only a note was lost.
+func TestConsoleSaysThatItsOutputFailed(t *testing.T) {
+	t.Parallel()
+	closed, err := os.CreateTemp(t.TempDir(), "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := NewConsole(closed, "build", nil, false)
+	c.Note("lost")
+	if err := c.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("close: %v", err)
+	}
+	if _, err := io.WriteString(NewConsole(closed, "build", nil, false), "lost\n"); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("write: %v", err)
 	}
 }

@@ -154,6 +154,8 @@ func TestHardCases(t *testing.T) {
 		"blank run":               {[]string{"top secret"}, []string{"top  \t", "\n secret top secretly"}, "****** ******ly"},
 		"begins and never ends":   {[]string{"supersecret"}, []string{"supersecre"}, "supersecre"},
 		"blanks without end":      {[]string{"top secret"}, []string{"top" + strings.Repeat(" ", 200) + "secret"}, "top" + strings.Repeat(" ", 200) + "secret"},
+		"longest gap":             {[]string{"top secret"}, []string{"top" + strings.Repeat(" ", maxGap+1) + "secret"}, "******"},
+		"gap too long":            {[]string{"top secret"}, []string{"top" + strings.Repeat(" ", maxGap+2) + "secret"}, "top" + strings.Repeat(" ", maxGap+2) + "secret"},
 		"bytes that are not text": {[]string{"\xff\xfe\x00key"}, []string{"\x00\xff\xfe\x00", "key\x80"}, "\x00******\x80"},
 		"nothing to mask":         {nil, []string{"plain ", "text\n"}, "plain text\n"},
 	} {

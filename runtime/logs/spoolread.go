@@ -154,7 +154,7 @@ func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 	notice := &drone.Line{
 		Number: next,
 		Message: fmt.Sprintf("… %s in %s lines cut; DRONE_RUNNER_LOG_LIMIT=%d sets how much is kept\n",
-			mebibytes(cut), thousands(lines[from].Number-next), limit),
+			bytesText(cut), thousands(lines[from].Number-next), limit),
 		Timestamp: lines[from].Timestamp,
 	}
 	return append([]*drone.Line{notice}, lines[from:]...)
@@ -177,7 +177,13 @@ func size(lines []*drone.Line) int64 {
 	return n
 }
 
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+// bytesText writes a size as people read it.
+func bytesText(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
 
 // thousands writes a number with commas: 1,234,567.
 func thousands(n int) string {

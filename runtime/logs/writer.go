@@ -214,7 +214,7 @@ func (w *Writer) handOn(end int64) error {
 			w.text = append(w.text, w.buf[w.base-start:secret.start-start]...)
 			w.text = append(w.text, mask...)
 		}
-		w.base, w.maskEnd = max(w.base, secret.end), max(w.maskEnd, secret.end)
+		w.base, w.maskEnd = secret.end, secret.end
 	}
 	w.found = slices.Delete(w.found, 0, n)
 	if w.base < end {
