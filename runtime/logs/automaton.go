@@ -86,7 +86,7 @@ func (a *automaton) grow(needles [][]byte) *trie {
 		for common < min(len(previous), len(needle)) && previous[common] == needle[common] {
 			common++
 		}
-		if common < len(previous) && common < len(needle) {
+		if common < len(previous) && common < len(needle) { // else the needle goes on where the previous one ended
 			t.sibling[path[common+1]] = int32(len(a.nodes))
 		}
 		path = path[:common+1]
@@ -110,13 +110,14 @@ func (a *automaton) link(t *trie, classes int) {
 		if a.depth[s] > 1 {
 			n.fail = a.step(a.nodes[t.parent[s]].fail, t.label[s])
 		}
-		if n.match == 0 {
+		if n.match == 0 { // a shorter needle may end within a longer one
 			n.match = a.nodes[n.fail].match
 		}
 		child := s + 1
 		if int(child) == len(a.nodes) || t.parent[child] != s {
 			child = 0
 		}
+		// Most input is near the root, so the root's children have rows too: one look-up a byte instead of two or three.
 		if a.depth[s] > 1 && (child == 0 || t.sibling[child] == 0) {
 			if child != 0 {
 				n.label = t.label[child]

@@ -12,7 +12,7 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// maxCard bounds a card's file.
+// maxCard bounds a card's file. Cards are a few hundred bytes; the server keeps them in its database.
 const maxCard = 1 << 20
 
 // ReadCard reads the card that a step wrote to path, the value of DRONE_CARD_PATH, which lies in the workspace. Where
@@ -39,7 +39,7 @@ func ReadCard(path, workspace string, masker *Masker) (*drone.CardInput, error) 
 
 // readInside reads a file in a directory, without waiting for a pipe and without leaving the directory.
 func readInside(path, dir string) (data []byte, err error) {
-	name := path
+	name := path // os.Root takes relative names only, and refuses those that lead out
 	if filepath.IsAbs(path) {
 		if name, err = filepath.Rel(dir, path); err != nil {
 			return nil, err
@@ -50,6 +50,7 @@ func readInside(path, dir string) (data []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	// Opening a pipe without O_NONBLOCK would wait for a writer that never comes.
 	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

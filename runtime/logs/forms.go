@@ -48,7 +48,7 @@ func plainForms(value string) []string {
 // encodedForms are what common tools make of the value: base64 (also inside longer text, also folded), hex, URL,
 // JSON, HTML and what shells print when they quote.
 func encodedForms(value string) []string {
-	value = strings.TrimSpace(value)
+	value = strings.TrimSpace(value) // or a final newline would have to be part of what is shown
 	var forms []string
 	for _, form := range [][]string{base64Forms(value), hexForms(value), urlForms(value), quotedForms(value)} {
 		for _, f := range form {
@@ -80,6 +80,7 @@ func base64Forms(value string) []string {
 	return forms
 }
 
+// hexForms are the digits in either case, also as dumps break them.
 func hexForms(value string) []string {
 	text := hex.EncodeToString([]byte(value))
 	forms := []string{text, strings.ToUpper(text)}
@@ -119,6 +120,8 @@ func urlForms(value string) []string {
 	return forms
 }
 
+// quotedForms are what HTML, shells and JSON make of characters that mean something to them. Quotes around the whole
+// are left out: they are not secret, and the form is then found within longer text too.
 func quotedForms(value string) []string {
 	forms := []string{
 		html.EscapeString(value),

@@ -27,7 +27,7 @@ func (s *splitter) Write(p []byte) (int, error) {
 			break
 		}
 		text := rest[:end]
-		if len(s.part) > 0 {
+		if len(s.part) > 0 { // else the text is handed on where it lies, without a copy
 			s.part = append(s.part, text...)
 			text = s.part
 		}
@@ -64,6 +64,7 @@ func (s *splitter) cut(text []byte) []byte {
 	return rest
 }
 
+// emit hands on a line as valid UTF-8.
 func (s *splitter) emit(text []byte, ended bool) {
 	if !utf8.Valid(text) {
 		text = bytes.ToValidUTF8(text, []byte(string(utf8.RuneError)))

@@ -19,6 +19,7 @@ type live struct {
 	dropped int // lines that were forgotten since the last take
 }
 
+// liveHalf is some lines, their texts one after the other.
 type liveHalf struct {
 	text  []byte
 	lines []liveLine
@@ -30,6 +31,7 @@ type liveLine struct {
 	end     int // of its text
 }
 
+// add takes a line. It copies the text into memory that is used again, so that a flood makes no garbage.
 func (l *live) add(pos int, seconds int64, text []byte, ended bool) {
 	half := &l.halves[1]
 	if len(half.lines) >= maxLiveLines/2 || len(half.text)+len(text) >= maxLiveBytes/2 {
@@ -46,7 +48,8 @@ func (l *live) add(pos int, seconds int64, text []byte, ended bool) {
 
 func (l *live) empty() bool { return len(l.halves[0].lines) == 0 && len(l.halves[1].lines) == 0 }
 
-// take returns the lines in the server's form and forgets them.
+// take returns the lines in the server's form and forgets them. Where some were forgotten before, a line with the
+// number of the last of those says so.
 func (l *live) take() []*drone.Line {
 	lines := make([]*drone.Line, 0, 1+len(l.halves[0].lines)+len(l.halves[1].lines))
 	for i := range l.halves {

@@ -154,6 +154,7 @@ func (l *Log) spooled(err error) {
 	l.warn(err, "the rest of this log is not kept")
 }
 
+// warn says in the runner's log what the step's readers cannot see.
 func (l *Log) warn(err error, message string) {
 	if l.cfg.Log != nil {
 		l.cfg.Log.WithError(err).WithField("step", l.cfg.Name).Warn(message)
@@ -195,7 +196,8 @@ func (l *Log) stopped() bool {
 	}
 }
 
-// flush brings what was written so far to the disk and to the server.
+// flush brings what was written so far to the disk and to the server. The lock is not held while the server is asked:
+// writers go on.
 func (l *Log) flush(ctx context.Context) error {
 	l.mu.Lock()
 	if l.spoolErr == nil {

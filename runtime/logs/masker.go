@@ -54,10 +54,14 @@ func NewMasker(values []string) *Masker {
 // short ones before long ones.
 func (m *Masker) fitting(forms []form) []string {
 	slices.SortStableFunc(forms, func(a, b form) int {
-		if a.plain != b.plain {
-			return map[bool]int{true: -1, false: 1}[a.plain]
+		switch {
+		case a.plain == b.plain:
+			return cmp.Compare(len(a.text), len(b.text)) // so that one huge value does not crowd out the others
+		case a.plain:
+			return -1
+		default:
+			return 1
 		}
-		return cmp.Compare(len(a.text), len(b.text))
 	})
 	seen := map[string]bool{}
 	var needles []string

@@ -58,6 +58,8 @@ func (p place) path(segment int) string {
 	return filepath.Join(p.dir, fmt.Sprintf("%d.%d.log", p.step, segment))
 }
 
+// open creates the segment's file. Its header says how much came before it, so that what was cut can be told from the
+// files alone.
 func (s *spool) open() (err error) {
 	if s.file, err = os.OpenFile(s.path(s.segment), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return err
@@ -98,7 +100,8 @@ func (s *spool) add(pos int, seconds int64, text []byte, ended bool) error {
 	return nil
 }
 
-// rotate begins the next segment and removes the one that the tail no longer reaches.
+// rotate begins the next segment and removes the one that the tail no longer reaches. The new one is there before the
+// old one goes, so that a crash in between leaves too much, never too little.
 func (s *spool) rotate() error {
 	if err := s.close(); err != nil {
 		return err
@@ -113,7 +116,8 @@ func (s *spool) rotate() error {
 	return os.Remove(s.path(s.segment - 2))
 }
 
-// flush hands what was collected to the kernel: from then on it outlives this process.
+// flush hands what was collected to the kernel: from then on it outlives this process. It is not synced to the disk:
+// after a power cut the build is lost anyway, and syncing would slow every step down.
 func (s *spool) flush() error {
 	if len(s.buf) == 0 {
 		return nil
@@ -123,6 +127,7 @@ func (s *spool) flush() error {
 	return err
 }
 
+// close ends the segment. Closing again does nothing.
 func (s *spool) close() error {
 	if s.file == nil {
 		return nil

@@ -39,6 +39,7 @@ func (p place) segments() ([]int, error) {
 	return segments, err
 }
 
+// eachSegment goes through the files that path named. Others in the directory are none of ours.
 func eachSegment(dir string, found func(step int64, segment int)) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,7 +63,8 @@ type segment struct {
 	lines         []drone.Line
 }
 
-// readSegment reads one file. Whatever is not a whole record is left out: a crash tears the last one.
+// readSegment reads one file. Whatever is not a whole record is left out, because a crash tears the last one, and so is
+// a segment whose header was not written yet: a log that could never be uploaded would be tried for ever.
 func readSegment(name string) (*segment, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -71,8 +73,8 @@ func readSegment(name string) (*segment, error) {
 	text := string(data)
 	header, text, _ := strings.Cut(text, "\n")
 	seg := &segment{}
-	if _, err := fmt.Sscanf(header, spoolMagic+" %d %d", &seg.limit, &seg.before); err != nil {
-		return nil, fmt.Errorf("read log spool %s: header: %w", name, err)
+	if n, _ := fmt.Sscanf(header, spoolMagic+" %d %d", &seg.limit, &seg.before); n < 2 {
+		return &segment{}, nil
 	}
 	seg.lines = make([]drone.Line, 0, strings.Count(text, "\n"))
 	for record := range strings.Lines(text) {
@@ -116,11 +118,12 @@ func readSpool(from place) ([]*drone.Line, error) {
 		if err != nil {
 			return nil, err
 		}
-		if number == 0 {
+		switch {
+		case number == 0:
 			lines = pointers(seg.lines)
-			continue
+		case len(seg.lines) > 0:
+			tail = append(tail, seg)
 		}
-		tail = append(tail, seg)
 	}
 	if len(tail) == 0 {
 		return lines, nil
@@ -129,7 +132,8 @@ func readSpool(from place) ([]*drone.Line, error) {
 }
 
 // withNotice joins the tail's segments, drops what is beyond its share of the limit, and says what is missing
-// between the head and the rest.
+// between the head and the rest. The notice takes the number of the first line that is missing, so that all others
+// keep the numbers under which they were shown live.
 func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 	var lines []*drone.Line
 	for _, seg := range tail {
@@ -160,6 +164,7 @@ func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 	return append([]*drone.Line{notice}, lines[from:]...)
 }
 
+// pointers is the form that the server's client takes.
 func pointers(lines []drone.Line) []*drone.Line {
 	out := make([]*drone.Line, len(lines))
 	for i := range lines {

@@ -75,7 +75,7 @@ func (w *Writer) Close() error {
 
 // scan runs the automaton over buf from an index on.
 func (w *Writer) scan(from int) {
-	a, s, skipped := w.auto, w.state, w.skipped()
+	a, s, skipped := w.auto, w.state, w.skipped() // in registers: this loop sees every byte of every log
 	for i := from; i < len(w.buf); i++ {
 		class := a.class[w.buf[i]]
 		if class <= classEscape || w.sequence > 0 {
@@ -84,7 +84,7 @@ func (w *Writer) scan(from int) {
 			s, skipped = w.state, w.skipped()
 			continue
 		}
-		for {
+		for { // automaton.step, which is too large to be inlined
 			n := &a.nodes[s]
 			if n.row >= 0 {
 				s = a.rows[n.row+int32(class)]
@@ -117,7 +117,7 @@ func (w *Writer) special(i int) {
 			w.sequence = 0
 			return
 		}
-		w.literal(i)
+		w.literal(i) // and this byte may begin something itself
 	}
 	switch class := w.auto.class[b]; {
 	case class == classEscape:
@@ -155,7 +155,7 @@ func (w *Writer) skip(at int64, n int) {
 	}
 	w.gapEnd = at + int64(n)
 	if w.gap += n; w.gap > maxGap {
-		w.state = 0
+		w.state = 0 // nothing that began before the gap goes on behind it
 	}
 	last := &w.skips[len(w.skips)-1]
 	total := last.total + int64(n)
@@ -192,7 +192,7 @@ func (w *Writer) add(i int, skipped int64, length int32) {
 func (w *Writer) held() int64 {
 	end := w.base + int64(len(w.buf)-w.sequence)
 	depth := int64(w.auto.depth[w.state])
-	if depth == 0 {
+	if depth == 0 { // the usual case: all skips lie behind
 		w.skips = append(w.skips[:0], w.skips[len(w.skips)-1])
 		return end
 	}
@@ -216,7 +216,7 @@ func (w *Writer) handOn(end int64) error {
 		}
 		w.base, w.maskEnd = secret.end, secret.end
 	}
-	w.found = slices.Delete(w.found, 0, n)
+	w.found = slices.Delete(w.found, 0, n) // once for all: one by one would be quadratic
 	if w.base < end {
 		w.text = append(w.text, w.buf[w.base-start:end-start]...)
 		w.base = end
