@@ -5,6 +5,7 @@ const CloneStep = "clone"
 
 // checkCloneStep refuses a second step of that name: on the old runner it ran instead of the clone, twice.
 func checkCloneStep(c *check) {
+	// Whoever disables the automatic clone may well call their own so.
 	if c.pipeline.Clone.Disable {
 		return
 	}

@@ -14,6 +14,7 @@ func checkCycle(c *check) {
 	}
 }
 
+// visit is how far the search has come with a step.
 type visit int
 
 const (
@@ -30,6 +31,7 @@ type cycleSearch struct {
 	path  []string
 }
 
+// visit follows a step's dependencies. Each step is opened once, so the search is linear and ends.
 func (s *cycleSearch) visit(step *resource.Step) {
 	name := step.Name.Value
 	if s.state[name] != unseen {
@@ -41,6 +43,7 @@ func (s *cycleSearch) visit(step *resource.Step) {
 		next, found := s.steps[dep.Value]
 		switch {
 		case !found:
+			// No such step: checkDependsOn says so.
 		case s.state[dep.Value] == open:
 			s.check.report(dep.Pos, "steps wait for each other: %s", s.circle(dep.Value))
 		default:

@@ -4,6 +4,7 @@ import "git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 
 // checkDependsOn refuses dependencies on steps that do not exist. The old runner then ran nothing, and was green.
 func checkDependsOn(c *check) {
+	// A dependency on the clone holds with and without one: where it is disabled, it means nothing.
 	names := map[string]bool{CloneStep: true}
 	for _, s := range c.pipeline.Steps {
 		names[s.Name.Value] = true

@@ -4,6 +4,7 @@ package linter
 // first.
 func checkDuplicatePipelines(c *check) {
 	for _, p := range c.manifest.Pipelines {
+		// The first of its name is the good one.
 		if p == c.pipeline {
 			return
 		}

@@ -1,6 +1,6 @@
 package linter
 
-// checkDuplicateSteps refuses two steps of one name.
+// checkDuplicateSteps refuses two steps of one name: neither a dependency nor a log would say which is meant.
 func checkDuplicateSteps(c *check) {
 	first := stepsByName(c.pipeline)
 	for _, s := range c.pipeline.Steps {

@@ -11,6 +11,7 @@ func checkTypes(c *check) { c.faults(resource.FaultType) }
 // checkDuplicateKeys points at keys given twice.
 func checkDuplicateKeys(c *check) { c.faults(resource.FaultDuplicate) }
 
+// faults reports what the parser has found of one kind.
 func (c *check) faults(kind resource.FaultKind) {
 	for _, f := range c.pipeline.Faults {
 		if f.Kind == kind {

@@ -114,7 +114,8 @@ func Refused(name string, err error) Problems {
 	return Problems{p}
 }
 
-// rule is one check of a pipeline.
+// rule is one check of a pipeline. Its severity follows one question: did such a pipeline work on the old runner? If it
+// may have, it works here too, and the rule is a warning.
 type rule struct {
 	name     string
 	severity Severity
@@ -166,6 +167,7 @@ type check struct {
 	problems Problems
 }
 
+// run applies all rules; none depends on another, so that everything wrong is reported at once.
 func (c *check) run() {
 	for _, r := range rules() {
 		c.rule = r
@@ -187,6 +189,7 @@ func (c *check) documents() {
 
 // report adds a problem of the rule that runs.
 func (c *check) report(at resource.Pos, format string, args ...any) {
+	// What was left out stands nowhere; the pipeline's first line stands for it.
 	if at.Line == 0 {
 		at = c.pipeline.Pos
 	}

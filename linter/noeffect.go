@@ -21,7 +21,8 @@ func checkNoEffect(c *check) {
 	}
 }
 
-// hasNoEffect reports whether another type of pipeline has the key.
+// hasNoEffect reports whether another type of pipeline has the key. It is no typing error then, but a pipeline that was
+// moved here, and its author should hear that the key is not acted on.
 func hasNoEffect(key resource.Key) bool {
 	switch key.Section {
 	case resource.InPipeline:

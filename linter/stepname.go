@@ -14,4 +14,5 @@ func checkStepNames(c *check) {
 	}
 }
 
+// isControl reports ASCII's control characters.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

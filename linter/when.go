@@ -11,6 +11,7 @@ import (
 
 // checkWhen points at conditions that can never hold: values that the server never sends, malformed patterns.
 func checkWhen(c *check) {
+	// The server's events; a `custom` build is one that a person started.
 	events := []string{"push", "pull_request", "tag", "promote", "rollback", "cron", "custom"}
 	for _, s := range c.pipeline.Steps {
 		c.values("event", &s.When.Event, events)

@@ -52,6 +52,7 @@ func cloneCommands(a cloneArgs) (commands []engine.Command, notes []string, err 
 	return append(commands, rest...), notes, nil
 }
 
+// isPullRequest knows the names of GitHub and Gitea, of Bitbucket, and of GitLab.
 func isPullRequest(ref string) bool {
 	for _, prefix := range []string{"refs/pull/", "refs/pull-requests/", "refs/merge-requests/"} {
 		if strings.HasPrefix(ref, prefix) {
@@ -61,6 +62,7 @@ func isPullRequest(ref string) bool {
 	return false
 }
 
+// tag fetches the tag alone, and checks out what came; the branch it was made on does not matter.
 func (a cloneArgs) tag() ([]engine.Command, error) {
 	if err := checkRef("tag", a.Ref); err != nil {
 		return nil, err
@@ -110,6 +112,7 @@ func (a cloneArgs) pullRequest() ([]engine.Command, error) {
 	}, nil
 }
 
+// fetch is the only call that talks to the server, and so the only one worth trying again.
 func (a cloneArgs) fetch(depth int, refspec string) engine.Command {
 	args := []string{"fetch"}
 	if depth > 0 {

@@ -139,7 +139,7 @@ func TestCloneMergesPullRequest(t *testing.T) {
 	equal(t, "files", git("ls-files"), "change\nfour\none\nthree\ntwo")
 }
 
-// Names that a shell would run are only names (#25 of the known defects).
+// Names that a shell would run are only names.
 func TestCloneOfHostileNames(t *testing.T) {
 	r := newRepository(t)
 	sha := r.git("rev-parse", "HEAD")
@@ -149,5 +149,19 @@ func TestCloneOfHostileNames(t *testing.T) {
 		git := r.clone(cloneArgs{Ref: ref, Branch: strings.TrimPrefix(ref, "refs/heads/"), Commit: sha})
 		equal(t, ref, git("rev-parse", "HEAD"), sha)
 		equal(t, "files after "+ref, git("status", "--porcelain", "--ignored"), "")
+	}
+}
+
+// `git init` leaves a branch `master` or `main` that is still empty; the clone's may have the same name.
+func TestCloneOfTheBranchThatInitNames(t *testing.T) {
+	r := newRepository(t)
+	sha := r.git("rev-parse", "HEAD")
+	r.git("update-ref", "refs/pull/1/head", sha)
+	for _, branch := range []string{"master", "main"} {
+		r.git("update-ref", "refs/heads/"+branch, sha)
+		for _, ref := range []string{"refs/heads/" + branch, "refs/pull/1/head"} {
+			git := r.clone(cloneArgs{Ref: ref, Branch: branch, Commit: sha})
+			equal(t, ref, git("symbolic-ref", "HEAD"), "refs/heads/"+branch)
+		}
 	}
 }

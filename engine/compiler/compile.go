@@ -51,7 +51,8 @@ func Compile(ctx context.Context, in Input, m *resource.Manifest, p *resource.Pi
 	return c.spec, nil
 }
 
-// layout names the build and its directories.
+// layout names the build and its directories. They are the old runner's, below another root, so that scripts with a
+// path such as $HOME/../../drone/src still work.
 func (c *compilation) layout() error {
 	in := c.in
 	if !filepath.IsAbs(in.Root) {
@@ -86,7 +87,7 @@ func (c *compilation) layout() error {
 	return nil
 }
 
-// addClone adds the automatic clone as the first step.
+// addClone adds the automatic clone as the first step. It runs in every state of the stage, as it always did.
 func (c *compilation) addClone() error {
 	if c.pipeline.Clone.Disable {
 		return nil
@@ -148,6 +149,7 @@ func (c *compilation) addSteps() []keptStep {
 			Env:           stepEnvironment(c.all, source),
 		}
 		if len(source.Commands) > 0 {
+			// The script belongs to the step, and is written when it starts: no step can rewrite a later one's.
 			path := filepath.Join(c.spec.Scripts, scriptName(i, source.Name.Value))
 			step.Files = []*engine.File{{Path: path, Mode: 0o700, Data: script(source.Commands)}}
 			step.Commands = []engine.Command{{Args: shellArgs(source.Shell.Value, path)}}

@@ -22,6 +22,8 @@ func (c *compilation) environments() {
 	for _, name := range refused {
 		c.spec.Warnings = append(c.spec.Warnings, fmt.Sprintf("build parameter %q is refused: it could change how commands are found and run", name))
 	}
+	// The library's functions are the reference for names and values; only its Proxy and Expand, which read this
+	// process's environment, are not used.
 	below := environ.Combine(hostVariables(c.in.Options), c.in.Options.Environ)
 	if c.in.Options.Path != "" {
 		below["PATH"] = c.in.Options.Path
@@ -75,6 +77,7 @@ func hostVariables(o Options) map[string]string {
 // stepEnvironment sets the step's own literal variables over the shared ones. $NAME in its PATH stands for the step's
 // own variables, and $PATH for the PATH it would otherwise have: the runner's environment is out of reach.
 func stepEnvironment(shared map[string]string, s *resource.Step) map[string]string {
+	// Each step has a map of its own: the runtime adds to it.
 	env := maps.Clone(shared)
 	for _, v := range s.Environment {
 		if v.Secret.Value == "" {

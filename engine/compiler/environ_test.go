@@ -182,7 +182,7 @@ func TestSecretsBeatEverything(t *testing.T) {
 	}
 }
 
-// The old runner expanded a step's PATH with its own environment (#23 of the known defects).
+// The old runner expanded a step's PATH with its own environment.
 func TestPathExpandsAgainstTheStepOnly(t *testing.T) {
 	t.Setenv("DRONE_RPC_SECRET", "canary-rpc")
 	in := sample(pipeline("- name: a\n  commands: [x]\n  environment: {GOPATH: /go, PATH: \"$GOPATH/bin:$PATH:/x$DRONE_RPC_SECRET\"}\n"))

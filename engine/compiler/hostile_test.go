@@ -27,8 +27,7 @@ func TestNullsThatMeanNothing(t *testing.T) {
 	}
 }
 
-// The old runner's parser cut the file off at the first line longer than 64 KiB, without a word (#27 of the known
-// defects).
+// The old runner's parser cut the file off at the first line longer than 64 KiB, without a word.
 func TestLongLines(t *testing.T) {
 	in := sample(pipeline("- name: a\n  commands:\n  - echo " + strings.Repeat("x", 70<<10) + "\n- name: b\n"))
 	spec := prepared(t, in)
@@ -41,7 +40,7 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// A line of a command that begins with dashes divided the file (#27 of the known defects).
+// A line of a command that begins with dashes divided the file.
 func TestDashesInsideOfCommands(t *testing.T) {
 	in := sample("---\nkind: pipeline\ntype: docker\nname: other\n--- # exec\nkind: pipeline\ntype: exec\nname: default\nclone: {disable: true}\n" +
 		"steps:\n- name: a\n  commands:\n  - \"echo '\n\n---x\n\n'\"\n...\n")
@@ -99,7 +98,7 @@ func TestHostileYAML(t *testing.T) {
 	}
 }
 
-// On the old runner a pattern of 250 bytes kept one core busy for a day (#28 of the known defects).
+// On the old runner a pattern of 250 bytes kept one core busy for a day.
 func TestHostileGlobs(t *testing.T) {
 	braces := strings.Repeat("{p,{p,{p,p}}}", 20) + "x"
 	for _, pattern := range []string{braces, strings.Repeat("{pull,p}*", 30), strings.Repeat("*", 900) + "x", strings.Repeat("**/", 300) + "x"} {

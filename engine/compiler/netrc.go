@@ -40,12 +40,14 @@ func (c *compilation) credentials() error {
 	return nil
 }
 
+// mask keeps a value out of every log of the stage.
 func (c *compilation) mask(value string) {
 	if value != "" {
 		c.spec.Mask = append(c.spec.Mask, value)
 	}
 }
 
+// netrcFile is read by curl inside of git. Its words are checked above: a line end would add an entry.
 func (c *compilation) netrcFile() *engine.File {
 	n := c.in.Netrc
 	return &engine.File{

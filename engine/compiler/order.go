@@ -31,6 +31,7 @@ func (c *compilation) order(kept []keptStep) {
 	}
 }
 
+// isGraph asks the file, not the steps that are left: what an event leaves out must not change how the rest is read.
 func isGraph(p *resource.Pipeline) bool {
 	return slices.ContainsFunc(p.Steps, func(s *resource.Step) bool { return len(s.DependsOn) > 0 })
 }
@@ -43,6 +44,8 @@ type graph struct {
 	memo    map[string][]string
 }
 
+// dependencies are the steps of the Spec for which a step waits, each once. What is known is kept: a file can be made
+// in which the ways through the left out steps are too many to count.
 func (g *graph) dependencies(s *resource.Step) []string {
 	if known, found := g.memo[s.Name.Value]; found {
 		return known

@@ -30,7 +30,8 @@ func Prepare(ctx context.Context, in Input) (*engine.Spec, error) {
 	return spec, nil
 }
 
-// read guards, substitutes and parses the file, and picks the stage's pipeline.
+// read guards, substitutes and parses the file, and picks the stage's pipeline. The guard comes first, because
+// substitution reads the text too, and again after it, inside of Parse, because substitution can make text longer.
 func read(in Input) (*resource.Manifest, *resource.Pipeline, error) {
 	if err := resource.Guard(in.Config); err != nil {
 		return nil, nil, linter.Refused(in.File, err)
@@ -49,6 +50,7 @@ func read(in Input) (*resource.Manifest, *resource.Pipeline, error) {
 	return nil, nil, notFound(in, m)
 }
 
+// notFound names the pipelines that there are. A stage and its file part ways when the file changes in between.
 func notFound(in Input, m *resource.Manifest) error {
 	want := in.Stage.Name
 	if want == "" {

@@ -21,7 +21,7 @@ func Secrets(sent []*drone.Secret, external secret.Provider) secret.Provider {
 	return secret.Combine(providers...)
 }
 
-// present leaves out the nulls of a list.
+// present leaves out the nulls of a list: the library follows every pointer that it is given.
 func present(list []*drone.Secret) []*drone.Secret {
 	var kept []*drone.Secret
 	for _, s := range list {

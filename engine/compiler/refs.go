@@ -9,7 +9,8 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// remote is where the clone fetches from.
+// remote is where the clone fetches from: HTTP, for which the server sends credentials, before SSH, for which the
+// runner's own user must have a key.
 func remote(repo *drone.Repo) string {
 	if repo.HTTPURL != "" {
 		return repo.HTTPURL

@@ -56,7 +56,7 @@ func TestScriptPrintsCommandsAndRunsThem(t *testing.T) {
 	}
 }
 
-// The old runner ran what stands in backticks once more to print it (#26 of the known defects).
+// The old runner ran what stands in backticks once more to print it.
 func TestScriptRunsBackticksOnce(t *testing.T) {
 	for _, command := range []string{"echo `echo run >>count` done; cat count", "echo $(echo run >>count) done; cat count"} {
 		output, code := runScript(t, "sh", command)

@@ -38,6 +38,7 @@ func (c *compilation) addSecrets(ctx context.Context, kept []keptStep) error {
 	return problems.Err()
 }
 
+// secretProblem points at the `from_secret`, in the form of the linter's problems.
 func (c *compilation) secretProblem(s *resource.Step, v resource.Variable, reason string) linter.Problem {
 	return linter.Problem{
 		File: c.in.File, Line: v.Secret.Pos.Line, Column: v.Secret.Pos.Column,
@@ -46,7 +47,7 @@ func (c *compilation) secretProblem(s *resource.Step, v resource.Variable, reaso
 	}
 }
 
-// finder asks the provider once for each name.
+// finder asks the provider once for each name: an external one may be slow, and may count.
 type finder struct {
 	provider secret.Provider
 	request  secret.Request
@@ -83,6 +84,8 @@ func (f *finder) find(ctx context.Context, name string) (value, reason string) {
 	return a.value, a.reason
 }
 
+// ask turns the three ways in which a provider says no into a reason. The reason goes into logs: providers put no
+// values into their errors.
 func (f *finder) ask(ctx context.Context, name string) answer {
 	if f.provider == nil {
 		return answer{reason: "does not exist"}

@@ -124,7 +124,7 @@ func withExternal(path string) string {
 	return pipeline(wantsToken) + "---\nkind: secret\nname: token\nget: {path: " + path + ", name: password}\n"
 }
 
-// A secret that the extension does not release to pull requests reached them all the same (#24 of the known defects).
+// A secret that the extension does not release to pull requests reached them all the same.
 func TestExternalSecret(t *testing.T) {
 	for _, test := range []struct {
 		event string

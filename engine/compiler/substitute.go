@@ -73,7 +73,7 @@ var (
 func evaluate(text string, value func(string) string) (out string, err error) {
 	tree, err := parse.Parse(text)
 	if err != nil {
-		return "", fmt.Errorf("cannot be read: %w", err)
+		return "", fmt.Errorf("is malformed: %w", err)
 	}
 	work := cost{value: value}
 	work.node(tree.Root)
@@ -115,7 +115,8 @@ func blame(text string, why error, value func(string) string) resource.Pos {
 	return resource.Pos{Line: 1, Column: 1}
 }
 
-// quoteLines makes one YAML string of a value that would otherwise end the line it is put into.
+// quoteLines makes one YAML string of a value that would otherwise end the line it is put into: the library splices
+// values in as they are.
 func quoteLines(value string) string {
 	if strings.ContainsFunc(value, endsLine) {
 		return strconv.Quote(value)
@@ -123,6 +124,7 @@ func quoteLines(value string) string {
 	return value
 }
 
+// endsLine reports what YAML 1.1 or 1.2 reads as the end of a line, and all other control characters but the tab.
 func endsLine(r rune) bool {
 	return r < ' ' && r != '\t' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029
 }
@@ -154,6 +156,7 @@ func (c *cost) node(n parse.Node) int {
 	return length
 }
 
+// function estimates one ${NAME...}. Where operators differ, the estimate is the high one.
 func (c *cost) function(n *parse.FuncNode) int {
 	length := min(len(c.value(n.Param)), maxText)
 	args := 0

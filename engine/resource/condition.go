@@ -65,6 +65,7 @@ func (c *Condition) Match(value string) bool {
 // Empty reports whether the condition was not given.
 func (c *Condition) Empty() bool { return len(c.Include) == 0 && len(c.Exclude) == 0 }
 
+// anyMatch reports whether one of the patterns matches, in a time that the limits bound.
 func anyMatch(patterns []String, value string) bool {
 	for _, p := range patterns {
 		// A pattern beyond the limits matches nothing; the linter has refused it by then. A malformed one neither.
@@ -82,6 +83,7 @@ func anyMatch(patterns []String, value string) bool {
 // they stood side by side. It stops counting beyond MaxAlternatives.
 func PatternAlternatives(pattern string) int {
 	total := 1
+	// One counter for each brace that is open, innermost last.
 	var open []int
 	closeOne := func() {
 		total *= open[len(open)-1]
@@ -103,6 +105,7 @@ func PatternAlternatives(pattern string) int {
 			}
 		}
 	}
+	// Braces that are never closed are malformed, but a matcher may still try them.
 	for len(open) > 0 && total <= MaxAlternatives {
 		closeOne()
 	}
@@ -124,6 +127,7 @@ type NamedCondition struct {
 	Condition *Condition
 }
 
+// conditions reads a section `when` or `trigger`.
 func (d *decoder) conditions(name Section, to *Conditions) setter {
 	s := section{name: name, fields: fields{}}
 	for _, c := range to.Named() {
@@ -132,6 +136,7 @@ func (d *decoder) conditions(name Section, to *Conditions) setter {
 	return d.sub(s)
 }
 
+// condition reads one matcher in any of its three forms.
 func (d *decoder) condition(to *Condition) setter {
 	return func(n *yaml.Node) {
 		switch n.Kind {

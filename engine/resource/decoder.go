@@ -9,6 +9,9 @@ import (
 )
 
 // decoder reads nodes into fields and keeps what it could not use.
+//
+// It works on nodes rather than on structs because a struct has forgotten where a value stood, and because decoding
+// into pointers is what made nulls dangerous: here a null is a case of its own, seen before any setter is called.
 type decoder struct {
 	faults  []Fault
 	unknown []Key
@@ -30,10 +33,12 @@ func (d *decoder) fault(kind FaultKind, n *yaml.Node, format string, args ...any
 	d.faults = append(d.faults, Fault{kind, posOf(n), fmt.Sprintf(format, args...)})
 }
 
-// mapping hands each value of n to the setter of its key.
+// mapping hands each value of n to the setter of its key. A known key with a null means the same as no such key, which
+// is what people mean who leave a key there and take its value away.
 func (d *decoder) mapping(n *yaml.Node, s section) {
 	for _, pair := range d.pairs(n) {
 		key := pair.key.Value
+		// Unknown keys are kept, not refused: whether they matter is the linter's decision.
 		set, known := s.fields[key]
 		if !known {
 			d.unknown = append(d.unknown, Key{s.name, key, posOf(pair.key), similar(key, s.fields)})
@@ -62,6 +67,7 @@ func (d *decoder) pairs(n *yaml.Node) []pair {
 	}
 	var list []pair
 	at := map[string]int{}
+	// Merges wait until all own keys are known, wherever in the mapping they stand.
 	var merges []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := follow(n.Content[i]), follow(n.Content[i+1])
@@ -129,7 +135,8 @@ func (d *decoder) str(to *String) setter {
 	}
 }
 
-// strs stores a list of scalars.
+// strs stores a list of scalars. A lone scalar is refused, as before: `commands: make` would else mean one thing here
+// and another on a runner that reads each letter or nothing.
 func (d *decoder) strs(to *[]String) setter {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.SequenceNode {
@@ -150,6 +157,7 @@ func (d *decoder) items(n *yaml.Node) []String {
 		}
 		var s String
 		d.str(&s)(item)
+		// Without a place it was no scalar, and str has said so.
 		if s.Pos.Line > 0 {
 			list = append(list, s)
 		}
@@ -178,6 +186,7 @@ func (d *decoder) flag(to *bool) setter {
 	}
 }
 
+// number stores a whole number, in digits only: 0x10 and 1e3 are more likely mistakes.
 func (d *decoder) number(to *Int) setter {
 	return func(n *yaml.Node) {
 		if isExpression(n) {
@@ -206,11 +215,13 @@ func follow(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// isNull covers a written null (`~`, `null`, nothing), an empty document, and a node that was never filled.
 func isNull(n *yaml.Node) bool {
 	return n.Kind == 0 || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" ||
 		n.Kind == yaml.DocumentNode && len(n.Content) == 0
 }
 
+// kindName names a node's kind in the words of a person.
 func kindName(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -224,7 +235,7 @@ func kindName(n *yaml.Node) string {
 	return "text"
 }
 
-// describe quotes a scalar, shortened, and names anything else.
+// describe quotes a scalar, shortened, and names anything else. The quotes keep control characters out of a log.
 func describe(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode {
 		return kindName(n)

@@ -59,6 +59,7 @@ func Guard(data []byte) error {
 	return nil
 }
 
+// invalidText finds the line that is no text. YAML in UTF-16 ends here too: substitution would not understand it.
 func invalidText(data []byte) error {
 	line := 1
 	for text := range bytes.Lines(data) {
@@ -70,11 +71,13 @@ func invalidText(data []byte) error {
 	return &Error{Pos{1, 1}, "syntax", "the file is not UTF-8 text"}
 }
 
-// budget counts values while it follows aliases, and stops at the limits.
+// budget counts values while it follows aliases, and stops at the limits. It is spent before anything else looks at
+// the nodes, so that whatever walks them later, following aliases as it likes, takes at most as many steps.
 type budget struct {
 	nodes int
 }
 
+// spend walks a node and everything below it.
 func (b *budget) spend(n *yaml.Node, depth int) error {
 	if b.nodes++; b.nodes > MaxNodes {
 		return &Error{posOf(n), "alias", fmt.Sprintf("the file holds more than %d values once aliases are written out", MaxNodes)}

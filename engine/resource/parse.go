@@ -75,6 +75,8 @@ func (m *Manifest) add(doc *yaml.Node) {
 	if isNull(root) {
 		return
 	}
+	// The faults of this first look are dropped: the second one finds those of our documents again, and other documents
+	// are none of our business.
 	head := new(decoder)
 	other := &Other{Pos: posOf(root)}
 	head.mapping(root, section{name: "", fields: fields{
@@ -94,6 +96,7 @@ func (m *Manifest) add(doc *yaml.Node) {
 	}
 }
 
+// parseSecret reads a `kind: secret`. Its `get.key` is known to the server's documentation and used by nobody.
 func (m *Manifest) parseSecret(root *yaml.Node) *Secret {
 	s := &Secret{Pos: posOf(root)}
 	d := new(decoder)

@@ -6,12 +6,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// parsePipeline reads a document. It always returns a pipeline; what it could not read is among the faults.
 func parsePipeline(root *yaml.Node) *Pipeline {
 	p := &Pipeline{Pos: posOf(root)}
 	d := new(decoder)
 	d.mapping(root, section{name: InPipeline, fields: fields{
 		"version": nil, "kind": nil, "type": nil,
-		"name":       d.str(&p.Name),
+		"name": d.str(&p.Name),
+		// These decide when and where a stage runs. The server has done so by now; the linter looks for typing errors.
 		"depends_on": d.strs(&p.DependsOn),
 		"node":       nil,
 		"platform": d.sub(section{name: InPlatform, fields: fields{
@@ -34,6 +36,7 @@ func parsePipeline(root *yaml.Node) *Pipeline {
 	return p
 }
 
+// steps stores a list of steps, and never a nil one.
 func (d *decoder) steps(to *[]*Step) setter {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.SequenceNode {
@@ -50,6 +53,7 @@ func (d *decoder) steps(to *[]*Step) setter {
 	}
 }
 
+// step reads one step. An image is read only so that it can be refused with its place.
 func (d *decoder) step(n *yaml.Node) *Step {
 	s := &Step{Pos: posOf(n)}
 	d.mapping(n, section{name: InStep, fields: fields{
@@ -66,12 +70,14 @@ func (d *decoder) step(n *yaml.Node) *Step {
 	return s
 }
 
+// environment stores the variables of a step in the file's order.
 func (d *decoder) environment(to *[]Variable) setter {
 	return func(n *yaml.Node) {
 		for _, p := range d.pairs(n) {
 			v := Variable{Name: String{p.key.Value, posOf(p.key)}}
 			switch {
 			case isNull(p.value):
+				// Empty or forgotten? A build with the wrong one of the two is harder to find than this line.
 				d.fault(FaultNull, p.key, "the variable %s has no value: write %s: \"\" for an empty one", p.key.Value, p.key.Value)
 				continue
 			case p.value.Kind == yaml.ScalarNode:

@@ -23,12 +23,15 @@ func WorkspaceDir(workspace string) (string, error) {
 	if strings.ContainsAny(workspace, "\x00\n\r") {
 		return "", errors.New("holds a control character")
 	}
+	// Even where a `..` would stay inside, it is refused: symbolic links decide where it leads.
 	for part := range strings.SplitSeq(workspace, "/") {
 		if part == ".." {
 			return "", errors.New("leaves the build's directory: remove the `..`")
 		}
 	}
 	dir := strings.TrimPrefix(path.Clean("/"+workspace), "/")
+	// None of the build's own directories may be the workspace or lie in it, and nothing may lie among the scripts.
+	// A workspace inside of the home directory is common (GOPATH) and does no harm.
 	for _, own := range []string{HomeDir, ScriptsDir, TmpDir} {
 		if dir == "" || dir == own || strings.HasPrefix(own, dir+"/") || own == ScriptsDir && strings.HasPrefix(dir, own+"/") {
 			return "", errors.New("is a directory that the build needs itself: choose another")
