@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 
@@ -11,19 +12,18 @@ import (
 const linesChunk = 64 << 10
 
 // lineReader reads as the JSON array of the lines, encoding them while it is read: a whole log as one piece of JSON
-// would take several times the log's size.
+// would take more memory than the log itself.
 type lineReader struct {
 	lines []*drone.Line
 	next  int
 	begun bool
 	ended bool
-	buf   []byte
-	rest  []byte
+	buf   bytes.Buffer // what is encoded and not yet read
 }
 
 // Read implements io.Reader.
 func (r *lineReader) Read(p []byte) (int, error) {
-	if len(r.rest) == 0 {
+	if r.buf.Len() == 0 {
 		if r.ended {
 			return 0, io.EOF
 		}
@@ -31,33 +31,30 @@ func (r *lineReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
+	return r.buf.Read(p)
 }
 
-// fill encodes the next lines.
+// fill encodes the next lines into the empty buffer.
 func (r *lineReader) fill() error {
-	buf := r.buf[:0]
+	r.buf.Reset()
 	if !r.begun {
 		r.begun = true
-		buf = append(buf, '[')
+		r.buf.WriteByte('[')
 	}
-	for r.next < len(r.lines) && len(buf) < linesChunk {
+	encoder := json.NewEncoder(&r.buf)
+	for r.next < len(r.lines) && r.buf.Len() < linesChunk {
 		if r.next > 0 {
-			buf = append(buf, ',')
+			r.buf.WriteByte(',')
 		}
-		line, err := json.Marshal(r.lines[r.next])
-		if err != nil {
+		if err := encoder.Encode(r.lines[r.next]); err != nil {
 			return err
 		}
-		buf = append(buf, line...)
+		r.buf.Truncate(r.buf.Len() - 1) // the encoder ends each value with a newline
 		r.next++
 	}
 	if r.next == len(r.lines) {
 		r.ended = true
-		buf = append(buf, ']')
+		r.buf.WriteByte(']')
 	}
-	r.buf, r.rest = buf, buf
 	return nil
 }
