@@ -197,7 +197,7 @@ func TestEdge22TLS(t *testing.T) {
 		{"http", secure, false, "the server speaks https, not http: set DRONE_RPC_PROTO=https"},
 		{"https", open80, false, "the server speaks http, not https: set DRONE_RPC_PROTO=http"},
 	} {
-		c := open(t, Config{Proto: tt.proto, Host: tt.host, SkipVerify: tt.skip, Secret: "x", Timing: quick})
+		c := open(t, Config{Proto: tt.proto, Host: tt.host, SkipVerify: tt.skip, Secret: "x"})
 		err := within(t, func(ctx context.Context) error { return c.Ping(ctx, machine) })
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s, skip %v: got %v, want %q", tt.proto, tt.skip, err, tt.want)

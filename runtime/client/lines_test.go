@@ -18,7 +18,7 @@ import (
 func TestLineReader(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 50 {
+	for range 10 {
 		log := make([]*drone.Line, random.IntN(400))
 		for i := range log {
 			log[i] = &drone.Line{Number: i, Timestamp: random.Int64N(100),

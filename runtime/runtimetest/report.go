@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/drone/drone-go/drone"
+	runner "github.com/drone/runner-go/client"
 )
 
 // The real server's errors.
 var (
-	errLock     = errors.New("Optimistic Lock Error") //nolint:staticcheck // the real text
+	errLock     = runner.ErrOptimisticLock // its text is the real server's
 	errNoRows   = errors.New("sql: no rows in result set")
 	errNoStream = errors.New("stream: not found")
 )
