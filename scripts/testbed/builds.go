@@ -151,7 +151,7 @@ func Done(build *drone.Build) bool {
 // WaitFor waits until a repository has a build that meets the condition and returns the newest such.
 func (d *Drone) WaitFor(ctx context.Context, repo Repo, condition Condition) (*drone.Build, error) {
 	var found *drone.Build
-	err := until(ctx, 50*time.Millisecond, "a build of "+repo.Slug(), func() (bool, error) {
+	err := until(ctx, 100*time.Millisecond, "a build of "+repo.Slug(), func() (bool, error) {
 		builds, err := d.Admin(ctx).BuildList(repo.Owner, repo.Name, drone.ListOptions{Page: 1, Size: 100})
 		if err != nil {
 			return false, ignoreOutage(err)
@@ -170,7 +170,7 @@ func (d *Drone) WaitFor(ctx context.Context, repo Repo, condition Condition) (*d
 // WaitBuild waits until one build meets the condition. When the context ends first, the error says how far it came.
 func (d *Drone) WaitBuild(ctx context.Context, repo Repo, number int64, condition Condition) (*drone.Build, error) {
 	var build *drone.Build
-	err := until(ctx, 50*time.Millisecond, fmt.Sprintf("build %d of %s", number, repo.Slug()), func() (bool, error) {
+	err := until(ctx, 100*time.Millisecond, fmt.Sprintf("build %d of %s", number, repo.Slug()), func() (bool, error) {
 		now, err := d.Build(ctx, repo, number)
 		if err != nil {
 			return false, ignoreOutage(err)

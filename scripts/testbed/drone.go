@@ -132,7 +132,11 @@ func (d *Drone) login(ctx context.Context, user *User) (string, error) {
 		form.Set(name, query.Get(name))
 	}
 	// Consent sends us back to Drone, which makes the account.
-	if _, err := web.post(d.gitea.url+"/login/oauth/grant", form); err != nil {
+	answer, err := web.post(d.gitea.url+"/login/oauth/grant", form)
+	if err != nil {
+		return "", err
+	}
+	if _, err := web.get(answer.Header.Get("Location")); err != nil {
 		return "", err
 	}
 	if user == d.gitea.Admin {
@@ -152,32 +156,37 @@ type browser struct {
 	client *http.Client
 }
 
+// get follows redirects to the page at their end.
 func (b browser) get(address string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(b.ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
-	return b.do(request)
+	return b.do(b.client, request, http.StatusOK)
 }
 
+// post sends a form. A form that was taken is answered with a redirect, which is not followed: the dashboard that
+// follows a login takes long to draw.
 func (b browser) post(address string, form url.Values) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return b.do(request)
+	stay := *b.client
+	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return b.do(&stay, request, http.StatusSeeOther)
 }
 
-func (b browser) do(request *http.Request) (*http.Response, error) {
-	response, err := b.client.Do(request)
+func (b browser) do(client *http.Client, request *http.Request, want int) (*http.Response, error) {
+	response, err := client.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	if err := response.Body.Close(); err != nil {
 		return nil, err
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != want {
 		return nil, fmt.Errorf("%s %s: %s", request.Method, request.URL.Path, response.Status)
 	}
 	return response, nil
