@@ -29,8 +29,9 @@ func (s *stage) report() {
 	s.outbox.forget(s.rep)
 }
 
-// reportTime is the time that the stage's last reports may take: plenty, but next to none when the runner is stopping
-// and the server does not answer. What is not told then is told after the next start.
+// reportTime is the time that the stage's last reports may take: plenty, but little when the runner is stopping, and
+// next to none when the server did not answer already when it was stopped. What is not told then is told after the
+// next start.
 func (s *stage) reportTime() (context.Context, func()) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), s.timing.hold)
 	var watched sync.WaitGroup
@@ -40,9 +41,9 @@ func (s *stage) reportTime() (context.Context, func()) {
 		case <-ctx.Done():
 			return
 		}
-		limit := time.Now().Add(s.timing.stopHold)
+		stopped := time.Now()
 		for sleep(ctx, s.timing.stopped/5) {
-			if s.pulse.stuck() || time.Now().After(limit) {
+			if s.pulse.stuck(stopped) || time.Since(stopped) > s.timing.stopHold {
 				cancel()
 			}
 		}
@@ -76,12 +77,12 @@ func (p *pulse) call(f func() error) error {
 	return err
 }
 
-// stuck tells whether the server is away, as far as can be seen.
-func (p *pulse) stuck() bool {
+// stuck tells whether the server is away, as far as can be seen from the calls begun before a moment.
+func (p *pulse) stuck(before time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, begun := range p.begun {
-		if time.Since(begun) > p.slow {
+		if begun.Before(before) && time.Since(begun) > p.slow {
 			return true
 		}
 	}

@@ -27,7 +27,7 @@ func fast() *timing {
 	t.minute = 500 * time.Millisecond
 	for _, d := range []*time.Duration{
 		&t.backoff, &t.backoffMax, &t.beat, &t.beatShort, &t.beatLong, &t.stagger, &t.announce, &t.stepsLimit, &t.hold,
-		&t.stopped, &t.paused, &t.retry, &t.retryMax, &t.recover, &t.delivery,
+		&t.paused, &t.retry, &t.retryMax, &t.recover, &t.delivery,
 	} {
 		*d /= scale
 	}
@@ -38,7 +38,7 @@ func fastClient() client.Timing {
 	return client.Timing{
 		Retry: time.Second / scale, RetryMax: 15 * time.Second / scale,
 		Slow: 5 * time.Second / scale, SlowMax: time.Minute / scale,
-		Poll: 45 * time.Second, MinPoll: time.Second / scale,
+		Poll: 4 * time.Second, MinPoll: time.Second / scale,
 		Call: time.Second, Report: 1500 * time.Millisecond, Patience: 2 * time.Minute / scale,
 	}
 }
@@ -51,6 +51,7 @@ type rig struct {
 	runner *Runner
 	client *client.Client
 	log    *safeBuffer
+	state  string // the state directory
 
 	stop context.CancelFunc
 	done chan error
@@ -100,8 +101,22 @@ func (g *rig) open(state string, options ...func(*Config)) *rig {
 		g.t.Fatal(err)
 	}
 	r.setTiming(fast())
-	g.runner, g.client = r, api
+	g.runner, g.client, g.state = r, api, state
 	return g
+}
+
+// patient gives the rig's runner a client that waits for each answer for a very long time.
+func (g *rig) patient() {
+	g.t.Helper()
+	timing := fastClient()
+	timing.Call, timing.Report, timing.Patience = time.Hour, time.Hour, time.Hour
+	api, err := client.New(client.Config{
+		Proto: g.srv.Proto, Host: g.srv.Host, Secret: g.srv.Secret, Timing: timing, Log: g.entry(),
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.client, g.runner.cfg.Server = api, api
 }
 
 // setTiming replaces the waits before the runner runs.

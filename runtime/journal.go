@@ -43,9 +43,6 @@ type entry struct {
 	// Stage is echoed back to the server with every report; its Version is the last one that an answer gave.
 	Stage *drone.Stage `json:"stage"`
 
-	// Unsure says that the final report got no clear answer, so that the server may have it.
-	Unsure bool `json:"unsure,omitempty"`
-
 	// Over says that the server has the final report of the stage.
 	Over bool `json:"over,omitempty"`
 
@@ -101,8 +98,11 @@ func openJournal(dir string) (*journal, error) {
 	return j, nil
 }
 
-// Close gives the lock back.
-func (j *journal) Close() error { return j.lock.Close() }
+// Close gives the lock back. It says so instead of only closing the file: a process that is being started at this very
+// moment has a copy of the file until it runs its program.
+func (j *journal) Close() error {
+	return errors.Join(unix.Flock(int(j.lock.Fd()), unix.LOCK_UN), j.lock.Close())
+}
 
 func (j *journal) stages() string { return filepath.Join(j.dir, "stages") }
 

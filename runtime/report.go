@@ -168,45 +168,67 @@ func (r *reporter) finish(ctx context.Context) error {
 	defer r.give()
 	pause := r.timing.pauses()
 	for tries := 0; ; tries++ {
-		stage, unsure := r.end()
+		stage := r.end()
 		err := r.pulse.call(func() error { return r.server.Update(ctx, stage) })
 		if err == nil {
 			return nil
 		}
-		var lock *client.LockError
-		switch errors.As(err, &lock); {
-		case errors.Is(err, client.ErrGone), lock != nil && lock.Server != nil && lock.Server.Machine != stage.Machine:
-			r.log.WithError(err).Warn("the server has no such stage of this runner any more")
-			return nil
-		case lock == nil || lock.Server == nil:
-			r.rec.note(func(e *entry) { e.Unsure = true })
-			return fmt.Errorf("report the end of the stage: %w", err)
+		over, fault := r.conflict(ctx, stage, err)
+		if over || fault != nil {
+			return fault
 		}
-		if lock.Server.Status == stage.Status && (unsure || stage.Status != drone.StatusKilled) {
-			return nil
-		}
-		r.rec.note(func(e *entry) {
-			e.Cancelled = e.Cancelled || final(lock.Server.Status)
-			e.Stage.Version = lock.Server.Version
-		})
 		if tries > 0 && !pause.wait(ctx) {
 			return fmt.Errorf("report the end of the stage: %w", err)
 		}
 	}
 }
 
-// end is the stage as finish sends it, and whether an earlier attempt may have been applied.
-func (r *reporter) end() (*drone.Stage, bool) {
+// end is the stage as finish sends it.
+func (r *reporter) end() *drone.Stage {
 	var stage drone.Stage
-	var unsure bool
 	r.rec.read(func(e *entry) {
-		stage, unsure = *e.Stage, e.Unsure
+		stage = *e.Stage
 		if e.Cancelled {
 			stage.Status = drone.StatusKilled
 		}
 	})
 	stage.Steps = nil
-	return &stage, unsure
+	return &stage
+}
+
+// conflict follows a final report that the server did not take. It is over when the server has an end that is as good
+// as ours; otherwise, without an error, the record has what to send instead.
+func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (over bool, _ error) {
+	var lock *client.LockError
+	if !errors.As(err, &lock) && !errors.Is(err, client.ErrGone) {
+		return false, fmt.Errorf("report the end of the stage: %w", err)
+	}
+	var now *drone.Stage
+	if lock != nil {
+		now = lock.Server
+	}
+	if now == nil || now.Status == sent.Status {
+		detail, err := r.server.Detail(ctx, sent)
+		switch {
+		case errors.Is(err, client.ErrGone):
+		case err != nil:
+			return false, fmt.Errorf("report the end of the stage: %w", err)
+		default:
+			now = detail.Stage
+		}
+	}
+	if now == nil || now.Machine != sent.Machine {
+		r.log.WithError(err).Warn("the server has no such stage of this runner any more")
+		return true, nil
+	}
+	if now.Status == sent.Status && sent.Status != drone.StatusKilled {
+		return true, nil
+	}
+	r.rec.note(func(e *entry) {
+		e.Cancelled = e.Cancelled || final(now.Status)
+		e.Stage.Version = now.Version
+	})
+	return false, nil
 }
 
 // deliver says all that the server does not know yet of a stage that has ended here: the rest of the logs, the ends of

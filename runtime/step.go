@@ -50,7 +50,7 @@ func (s *stage) openLog(name string) (*logs.Log, error) {
 
 // await gives the server a moment to learn that the step runs, unless it is known to be away.
 func (s *stage) await(announced <-chan struct{}) {
-	if s.pulse.stuck() {
+	if s.pulse.stuck(time.Now()) {
 		return
 	}
 	timer := time.NewTimer(s.timing.announce)

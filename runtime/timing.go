@@ -17,8 +17,8 @@ type timing struct {
 	announce   time.Duration // how long a step waits for the server to know that it runs
 	stepsLimit time.Duration // how long the ends of the steps may hold up the end of their stage
 	hold       time.Duration // how long a slot waits for its reports before they go on in the background
-	stopHold   time.Duration // the same when the runner stops
-	stopped    time.Duration // and when it stops while the server does not answer
+	stopHold   time.Duration // how long it waits for them once the runner is stopped
+	stopped    time.Duration // how old a call may be then that was begun before
 
 	paused time.Duration // between two looks at why polling is paused
 
@@ -42,7 +42,7 @@ func defaultTiming() *timing {
 		announce:    2 * time.Second,
 		stepsLimit:  20 * time.Second,
 		hold:        time.Minute,
-		stopHold:    10 * time.Second,
+		stopHold:    5 * time.Second,
 		stopped:     500 * time.Millisecond,
 		paused:      time.Second,
 		retry:       2 * time.Second,

@@ -1,0 +1,125 @@
+package runtime
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
+)
+
+// maxRate is how many requests a second a slot may make while something is wrong, on the tests' faster clock.
+const maxRate = 2 * scale
+
+// stopLimit is how long a stop may take on a machine that is busy with other tests; on a quiet one it is below a
+// second (see BenchmarkStop).
+const stopLimit = 15 * time.Second
+
+// goodStage is more than the requests of a stage that runs well.
+const goodStage = 30
+
+// faultyCalls are the calls that a stage needs.
+func faultyCalls() []runtimetest.Call {
+	return slices.DeleteFunc(runtimetest.Calls(), func(c runtimetest.Call) bool {
+		return c == runtimetest.Ping || c == runtimetest.Card
+	})
+}
+
+// eachFault runs f for each call and fault, in a test of its own. The names are those of the calls and faults.
+func eachFault(t *testing.T, f func(*testing.T, runtimetest.Call, runtimetest.Fault)) {
+	t.Parallel()
+	for i, call := range faultyCalls() {
+		for j, fault := range runtimetest.Faults() {
+			if (i+j)%2 == 1 && os.Getenv("CC_CI_TEST_FULL") == "" {
+				continue // every call meets half of the faults, every fault half of the calls
+			}
+			t.Run(fmt.Sprintf("%s/%s", call, fault.Name), func(t *testing.T) {
+				t.Parallel()
+				f(t, call, fault)
+			})
+		}
+	}
+}
+
+// ends are the final reports that the server has applied: of one version it takes one.
+func (g *rig) ends(stage int64) int {
+	versions := map[int64]bool{}
+	for _, r := range g.srv.Requests(runtimetest.StageFinal) {
+		applied := r.Status == http.StatusOK && r.Fault == "" ||
+			slices.Contains([]string{"lost reply", "stall", "truncated reply"}, r.Fault)
+		if sent := r.Stage(); applied && sent.ID == stage {
+			versions[sent.Version] = true
+		}
+	}
+	return len(versions)
+}
+
+// A call that fails twice and then works costs time, and nothing else.
+func TestPassingFault(t *testing.T) {
+	eachFault(t, func(t *testing.T, call runtimetest.Call, fault runtimetest.Fault) {
+		g := newRig(t)
+		g.srv.Script(call, fault, 1, 2)
+		g.start()
+		job := g.build(testStep{Name: "a", Sh: "echo hello"}, testStep{Name: "b", Sh: "true"})
+		stage := g.settled(job.Stage)
+		if taken := call == runtimetest.Accept && fault.Name == "409"; taken {
+			return // another runner's stage, as far as anybody can tell; it was offered again
+		}
+		if stage.Status != "success" {
+			t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+		}
+		if ends := g.ends(job.Stage); ends != 1 {
+			t.Errorf("%d final reports", ends)
+		}
+		for _, s := range stage.Steps {
+			if s.ID != 0 && s.Status != "success" && !(s.Status == "pending" && call == runtimetest.StageRunning) {
+				t.Errorf("step %s is %s", s.Name, s.Status)
+			}
+		}
+		if log := g.stored(job.Stage, "a"); log != "hello\n" {
+			t.Errorf("log: %q", log)
+		}
+		if left := g.host.left(t); len(left) > 0 {
+			t.Errorf("left on the host: %v", left)
+		}
+	})
+}
+
+// A call that fails for good neither spins nor holds up a stop, and what could not be said is said after a restart:
+// the stage ends in exactly one report.
+func TestStandingFault(t *testing.T) {
+	eachFault(t, func(t *testing.T, call runtimetest.Call, fault runtimetest.Fault) {
+		g := newRig(t)
+		// A stop that waited for an answer, or for its time, would take far longer than stopLimit.
+		g.runner.timing.hold, g.runner.timing.stepsLimit, g.runner.timing.stopHold = time.Hour, time.Hour, time.Hour
+		g.patient()
+		g.srv.Script(call, fault)
+		g.start()
+		job := g.build(testStep{Name: "a", Sh: "echo hello"})
+		g.srv.WaitRequests(call, 1)
+		begun := time.Now()
+		time.Sleep(1500 * time.Millisecond)
+		if n, took := len(g.srv.Requests()), time.Since(begun).Seconds(); float64(n) > goodStage+maxRate*took {
+			t.Errorf("%d requests in %.1f s", n, took)
+		}
+		if took := g.halt(); took > stopLimit {
+			t.Errorf("the stop took %s", took)
+		}
+		g.srv.Heal()
+		g.open(g.state)
+		if err := g.runner.Recover(t.Context()); err != nil {
+			t.Error(err)
+		}
+		g.start()
+		g.settled(job.Stage)
+		if ends := g.ends(job.Stage); ends != 1 {
+			t.Errorf("%d final reports", ends)
+		}
+		if left := g.host.left(t); len(left) > 0 {
+			t.Errorf("left on the host: %v", left)
+		}
+	})
+}
