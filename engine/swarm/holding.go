@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -56,6 +57,11 @@ func (h *holding) all() []thing {
 
 // empty says whether the build holds nothing where somebody could look.
 func (h *holding) empty() bool { return len(h.all()) == 0 }
+
+// hasVolume says whether the look has found a volume already, as that of a container.
+func (h *holding) hasVolume(name string) bool {
+	return slices.ContainsFunc(h.volumes, func(v thing) bool { return v.id == name })
+}
 
 // holding looks for everything that a build made: by label, and by the ledger what no label can mark.
 func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
@@ -149,6 +155,9 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 			}
 		}
 		h.containers = append(h.containers, t)
+		for _, name := range t.volumes {
+			h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: name, detail: "anonymous"})
+		}
 	}
 	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: byLabel(build)})
 	if err != nil {
@@ -172,7 +181,11 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 		return fmt.Errorf("list images: %w", err)
 	}
 	for _, v := range images.Items {
-		h.images = append(h.images, thing{node: n, kind: "image", id: v.ID, name: strings.Join(v.RepoTags, " ")})
+		t := thing{node: n, kind: "image", id: v.ID, name: strings.Join(v.RepoTags, " ")}
+		if t.name == "<none>:<none>" {
+			t.name = ""
+		}
+		h.images = append(h.images, t)
 	}
 	return nil
 }
@@ -183,7 +196,7 @@ func (s *Swarm) ledgered(ctx context.Context, h *holding, n *node, build string,
 		switch {
 		case e.Kind == "volume" && e.Note == "anonymous":
 			r, err := n.docker.VolumeInspect(ctx, e.Name, client.VolumeInspectOptions{})
-			if err == nil && r.Volume.Labels[proxy.LabelBuild] != build {
+			if err == nil && r.Volume.Labels[proxy.LabelBuild] != build && !h.hasVolume(e.Name) {
 				h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: e.Name, detail: "anonymous"})
 			}
 			if err != nil && !errdefs.IsNotFound(err) {

@@ -65,6 +65,7 @@ func (t *teardown) run(ctx context.Context) (*holding, error) {
 	for clean := 0; clean < 2; {
 		h, err := t.s.holding(ctx, t.build)
 		switch {
+		case err != nil && last != nil && ctx.Err() != nil: // the look was cut short: what the last one found stands
 		case err != nil:
 			failure, clean = err, 0
 		case h.empty():
@@ -114,13 +115,6 @@ func (t *teardown) note(h *holding) bool {
 			t.order = append(t.order, v.key())
 			t.seen[v.key()] = v
 			fresh = true
-		}
-		for _, name := range v.volumes {
-			anon := thing{node: v.node, kind: "volume", id: name, detail: "anonymous"}
-			if _, known := t.seen[anon.key()]; !known {
-				t.order = append(t.order, anon.key())
-				t.seen[anon.key()] = anon
-			}
 		}
 	}
 	return fresh

@@ -112,8 +112,9 @@ func join(repo, tag string) string {
 	return repo + ":" + tag
 }
 
-// tagged gives a reference without a tag the one it stands for.
+// tagged is the short and whole form of a reference: with the tag it stands for, without the default registry.
 func tagged(ref string) string {
+	ref = strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
 	if strings.Contains(ref, "@") || strings.Contains(ref[strings.LastIndex(ref, "/")+1:], ":") {
 		return ref
 	}
