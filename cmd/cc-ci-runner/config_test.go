@@ -1,0 +1,255 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// setEnv makes the process's environment hold the two required variables and vars, and nothing else of ours.
+func setEnv(t *testing.T, vars map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "DRONE_") || name == "CREDENTIALS_DIRECTORY" || name == "STATE_DIRECTORY" {
+			unset(t, name)
+		}
+	}
+	all := map[string]string{"DRONE_RPC_HOST": "drone.example.org", "DRONE_RPC_SECRET": "canary-rpc-secret"}
+	for name := range variableNames() {
+		if _, ok := all[name]; !ok {
+			unset(t, name)
+		}
+	}
+	for name, value := range vars {
+		all[name] = value
+	}
+	for name, value := range all {
+		t.Setenv(name, value)
+	}
+}
+
+// unset unsets the variable until the test ends.
+func unset(t *testing.T, name string) {
+	t.Helper()
+	t.Setenv(name, "")
+	if err := os.Unsetenv(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func load(t *testing.T, vars map[string]string) *Config {
+	t.Helper()
+	setEnv(t, vars)
+	config, _, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func TestDefaults(t *testing.T) {
+	c := load(t, nil)
+	got := []any{c.RPCProto, c.HTTPBind, c.UIRealm, c.Capacity, c.LogFileMaxAge, c.LogFileMaxBackups, c.LogFileMaxSize,
+		c.NetrcCloneOnly, c.LogLimit, c.Grace, c.DrainTimeout, c.TeardownTimeout, c.StepLeftovers, c.Leftovers, c.Leaks, c.Repos == nil}
+	want := []any{"http", ":3000", "MyRealm", 2, 1, 1, 100,
+		true, byteSize(5 << 20), 10 * time.Second, time.Hour, 2 * time.Minute, "keep", "warn", "fail", true}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the defaults are %v, want %v", got, want)
+	}
+	if c.Name == "" || c.PlatformArch == "" || c.PlatformOS == "" || c.Root == "" || c.State == "" {
+		t.Errorf("a default that depends on the host is missing: %+v", c)
+	}
+}
+
+func TestEveryFaultIsNamed(t *testing.T) {
+	setEnv(t, map[string]string{
+		"DRONE_RPC_HOST":              "",
+		"DRONE_RPC_SECRET":            "",
+		"DRONE_RPC_PROTO":             "gopher",
+		"DRONE_RUNNER_CAPACITY":       "many",
+		"DRONE_RUNNER_GRACE":          "10",
+		"DRONE_RUNNER_MEMORY":         "lots",
+		"DRONE_RUNNER_LABELS":         "no colon",
+		"DRONE_RUNNER_ENVIRON":        `A:"open`,
+		"DRONE_LIMIT_REPOS":           "[",
+		"DRONE_DEBUG":                 "perhaps",
+		"DRONE_RUNNER_CPUS":           "-1",
+		"DRONE_RUNNER_LEAKS":          "shrug",
+		"DRONE_RUNNER_STEP_LEFTOVERS": "sell",
+	})
+	_, _, err := loadConfig()
+	if err == nil {
+		t.Fatal("a faulty configuration was accepted")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	want := []string{"DRONE_RPC_HOST", "DRONE_RPC_SECRET", "DRONE_RPC_PROTO", "DRONE_RUNNER_CAPACITY", "DRONE_RUNNER_GRACE",
+		"DRONE_RUNNER_MEMORY", "DRONE_RUNNER_LABELS", "DRONE_RUNNER_ENVIRON", "DRONE_LIMIT_REPOS", "DRONE_DEBUG", "DRONE_RUNNER_CPUS",
+		"DRONE_RUNNER_LEAKS", "DRONE_RUNNER_STEP_LEFTOVERS"}
+	for _, name := range want {
+		n := 0
+		for _, line := range lines {
+			if strings.HasPrefix(line, name+": ") {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s has %d lines of its own, want 1, in:\n%s", name, n, err)
+		}
+	}
+	if len(lines) != len(want) {
+		t.Errorf("%d lines for %d faults:\n%s", len(lines), len(want), err)
+	}
+}
+
+func TestMapsMayHoldColonsAndCommas(t *testing.T) {
+	c := load(t, map[string]string{
+		"DRONE_RUNNER_ENVIRON": `URL:https://example.org:8443/x, LIST:"a,b" ,QUOTE:"say ""hi""",EMPTY:,PLAIN:v`,
+	})
+	want := pairs{"URL": "https://example.org:8443/x", "LIST": "a,b", "QUOTE": `say "hi"`, "EMPTY": "", "PLAIN": "v"}
+	if !reflect.DeepEqual(c.Environ, want) {
+		t.Errorf("parsed %v, want %v", c.Environ, want)
+	}
+}
+
+func TestEmptyLimitDeniesAll(t *testing.T) {
+	if c := load(t, map[string]string{"DRONE_LIMIT_REPOS": ""}); c.Repos == nil || len(c.Repos) != 0 {
+		t.Errorf("a limit that is set but empty is %#v, want an empty list", c.Repos)
+	}
+}
+
+func TestEnvFilesWinOverEnviron(t *testing.T) {
+	for _, name := range []string{"DRONE_RUNNER_ENVFILE", "DRONE_RUNNER_ENV_FILE"} {
+		file := filepath.Join(t.TempDir(), "env")
+		if err := os.WriteFile(file, []byte("A=from file\nB=2\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := load(t, map[string]string{"DRONE_RUNNER_ENVIRON": "A:from environ,C:3", name: file})
+		if want := (pairs{"A": "from file", "B": "2", "C": "3"}); !reflect.DeepEqual(c.Environ, want) {
+			t.Errorf("%s: %v, want %v", name, c.Environ, want)
+		}
+	}
+}
+
+// A file that cannot be parsed may hold secrets: the error must not quote it.
+func TestErrorsDoNotQuoteFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(file, []byte("canary-secret-line without an equals sign !!\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setEnv(t, map[string]string{"DRONE_RUNNER_ENVFILE": file})
+	_, _, err := loadConfig()
+	if err == nil || !strings.Contains(err.Error(), "DRONE_RUNNER_ENVFILE") || strings.Contains(err.Error(), "canary") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestSecretsComeFromFilesAndCredentials(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"rpc_secret": "from the credential\n", "file": "from the file\n", "empty": "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name string
+		vars map[string]string
+		want string
+		err  string
+	}{
+		{"variable", nil, "canary-rpc-secret", ""},
+		{"file", map[string]string{"DRONE_RPC_SECRET": "", "DRONE_RPC_SECRET_FILE": filepath.Join(dir, "file")}, "from the file", ""},
+		{"credential", map[string]string{"DRONE_RPC_SECRET": "", "CREDENTIALS_DIRECTORY": dir}, "from the credential", ""},
+		{"variable before credential", map[string]string{"CREDENTIALS_DIRECTORY": dir}, "canary-rpc-secret", ""},
+		{"both", map[string]string{"DRONE_RPC_SECRET_FILE": filepath.Join(dir, "file")}, "", "set one of the two"},
+		{"empty file", map[string]string{"DRONE_RPC_SECRET": "", "DRONE_RPC_SECRET_FILE": filepath.Join(dir, "empty")}, "", "is empty"},
+		{"no file", map[string]string{"DRONE_RPC_SECRET": "", "DRONE_RPC_SECRET_FILE": filepath.Join(dir, "none")}, "", "no such file"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			setEnv(t, test.vars)
+			config, _, err := loadConfig()
+			switch {
+			case test.err == "" && err != nil:
+				t.Fatal(err)
+			case test.err != "":
+				if err == nil || !strings.Contains(err.Error(), test.err) || strings.Contains(err.Error(), "canary") {
+					t.Errorf("the error is %v, want one with %q", err, test.err)
+				}
+			case string(config.RPCSecret) != test.want:
+				t.Errorf("the secret is not the one that was expected")
+			}
+			if value, ok := os.LookupEnv("DRONE_RPC_SECRET"); ok && value != "" {
+				t.Error("the secret is still in the environment")
+			}
+		})
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	c := load(t, nil)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		if text := sprint(verb, c); strings.Contains(text, "canary") {
+			t.Errorf("%s prints the secret", verb)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	setEnv(t, map[string]string{
+		"DRONE_RUNNER_CAPACTIY": "3", "DRONE_ACME_ENABLED": "true", "DRONE_UI_PASSWORD": "x", "DRONE_RUNNER_CAPACITY": "3",
+	})
+	_, warnings, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(warnings, "\n")
+	for _, want := range []string{"DRONE_RUNNER_CAPACTIY is not a variable", "DRONE_ACME_ENABLED has no effect", "DRONE_UI_USERNAME is empty"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no warning says %q in:\n%s", want, text)
+		}
+	}
+	if len(warnings) != 3 {
+		t.Errorf("%d warnings, want 3:\n%s", len(warnings), text)
+	}
+}
+
+// The reference and the struct must not drift apart, in names, types or defaults.
+func TestConfigurationIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(DRONE_[A-Z_]+)` \\| [^|]+ \\| ([^|]+) \\|").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	fields := reflect.TypeFor[Config]()
+	var names []string
+	for i := range fields.NumField() {
+		tag := fields.Field(i).Tag
+		name := tag.Get("envconfig")
+		names = append(names, name)
+		row, ok := documented[name]
+		if !ok {
+			t.Errorf("%s has no row in docs/configuration.md", name)
+			continue
+		}
+		if value := tag.Get("default"); value != "" && !strings.Contains(row, "`"+value+"`") {
+			t.Errorf("%s: the documented default is %q, the real one is %q", name, row, value)
+		}
+		if tag.Get("credential") != "" && !strings.Contains(string(text), "`"+name+"_FILE`, credential `"+tag.Get("credential")+"`") {
+			t.Errorf("%s: its file and credential are not documented", name)
+		}
+	}
+	for name := range documented {
+		if !slices.Contains(names, name) {
+			t.Errorf("docs/configuration.md has %s, which the runner does not read", name)
+		}
+	}
+}
