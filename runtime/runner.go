@@ -36,6 +36,7 @@ type Runner struct {
 	resized  chan struct{} // closed and replaced when the capacity changes
 	bounds   Limits
 	running  map[int64]*stage
+	claimed  map[int64]bool // stages that a slot is accepting or running
 	poll     Poll
 }
 
@@ -51,7 +52,7 @@ func New(cfg Config) (*Runner, error) {
 		cfg: cfg, logger: cfg.Log, timing: t, journal: journal,
 		outbox: newOutbox(cfg.Log, t), pulse: newPulse(t.stopped),
 		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
-		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{},
+		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{}, claimed: map[int64]bool{},
 	}
 	if cfg.MaxProcs > 0 {
 		r.procs = semaphore.NewWeighted(cfg.MaxProcs)
@@ -214,6 +215,12 @@ func (r *Runner) next(polling, builds context.Context) error {
 	if r.cfg.Paused() != "" {
 		return nil // not accepted: the server offers it again
 	}
+	if !r.claim(offer.ID) {
+		// Two slots were offered the same stage: a server does that until somebody has accepted it.
+		sleep(polling, r.timing.claimed)
+		return nil
+	}
+	defer r.unclaim(offer.ID)
 	rec, err := r.accept(builds, offer)
 	if err != nil {
 		r.logger.WithError(err).WithField("stage", offer.ID).Warn("a stage that was offered is not taken")

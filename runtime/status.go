@@ -100,6 +100,23 @@ func (r *Runner) setPaused(reason string) {
 	r.poll.Paused = reason
 }
 
+// claim keeps a stage for the calling slot. It returns false when another slot of this runner has it.
+func (r *Runner) claim(id int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.claimed[id] {
+		return false
+	}
+	r.claimed[id] = true
+	return true
+}
+
+func (r *Runner) unclaim(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.claimed, id)
+}
+
 func (r *Runner) enter(id int64, s *stage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

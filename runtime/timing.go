@@ -20,7 +20,8 @@ type timing struct {
 	stopHold   time.Duration // how long it waits for them once the runner is stopped
 	stopped    time.Duration // how old a call may be then that was begun before
 
-	paused time.Duration // between two looks at why polling is paused
+	paused  time.Duration // between two looks at why polling is paused
+	claimed time.Duration // before asking again when another slot has what was offered
 
 	retry       time.Duration // the first pause between two background deliveries
 	retryMax    time.Duration // the longest
@@ -45,6 +46,7 @@ func defaultTiming() *timing {
 		stopHold:    5 * time.Second,
 		stopped:     500 * time.Millisecond,
 		paused:      time.Second,
+		claimed:     100 * time.Millisecond,
 		retry:       2 * time.Second,
 		retryMax:    time.Minute,
 		recover:     15 * time.Second,

@@ -61,6 +61,21 @@ func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]strin
 	return s
 }
 
+// sharedDir is a directory that a step sees too: it has a /tmp of its own.
+func sharedDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "cc-ci-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func (s *running) writeConfig(vars map[string]string) string {
 	s.t.Helper()
 	var text strings.Builder
@@ -243,7 +258,7 @@ func TestFirstSignalDrainsSecondCancels(t *testing.T) {
 func TestDrainBySIGUSR2LetsBuildsEnd(t *testing.T) {
 	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))
 	s := startDaemon(t, server, nil)
-	gate := filepath.Join(t.TempDir(), "gate")
+	gate := filepath.Join(sharedDir(t), "gate")
 	job := server.Enqueue(runtimetest.Job{Config: yaml("echo begun; while test ! -e " + gate + "; do sleep 0.1; done")})
 	s.until("the step runs", s.begun(job, "begun"))
 	s.signal(syscall.SIGUSR2)
@@ -323,7 +338,7 @@ func TestTwoRunnersOnOneStateDirectory(t *testing.T) {
 func TestRestartAfterACrash(t *testing.T) {
 	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))
 	s := startDaemon(t, server, nil)
-	mark := filepath.Join(t.TempDir(), "alive")
+	mark := filepath.Join(sharedDir(t), "alive")
 	job := server.Enqueue(runtimetest.Job{Config: yaml("echo begun; while :; do date +%N > " + mark + "; sleep 0.05; done")})
 	s.until("the step runs", s.begun(job, "begun"))
 	s.signal(syscall.SIGKILL)
