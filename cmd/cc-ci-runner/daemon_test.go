@@ -187,7 +187,9 @@ func isOver(s drone.Stage) bool {
 	return s.Status != drone.StatusPending && s.Status != drone.StatusRunning
 }
 
-func yaml(command string) string { return "clone: {disable: true}\n" + fmt.Sprintf(oneStep, "default", command) }
+func yaml(command string) string {
+	return "clone: {disable: true}\n" + fmt.Sprintf(oneStep, "default", command)
+}
 
 func TestDaemonRunsABuildAndStops(t *testing.T) {
 	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))
@@ -245,7 +247,10 @@ func TestFirstSignalDrainsSecondCancels(t *testing.T) {
 	s.until("the step runs", s.begun(job, "begun"))
 	s.signal(syscall.SIGTERM)
 	s.says("running builds have 1h0m0s to end")
-	s.until("the runner says that it drains", func() bool { status, body := s.get("/readyz"); return status == 503 && strings.Contains(body, "draining") })
+	s.until("the runner says that it drains", func() bool {
+		status, body := s.get("/readyz")
+		return status == 503 && strings.Contains(body, "draining")
+	})
 	s.signal(syscall.SIGTERM)
 	if code := s.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
