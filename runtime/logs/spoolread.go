@@ -3,6 +3,7 @@ package logs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -66,11 +67,10 @@ type segment struct {
 // readSegment reads one file. Whatever is not a whole record is left out, because a crash tears the last one, and so is
 // a segment whose header was not written yet: a log that could never be uploaded would be tried for ever.
 func readSegment(name string) (*segment, error) {
-	data, err := os.ReadFile(name)
+	text, err := readText(name)
 	if err != nil {
 		return nil, err
 	}
-	text := string(data)
 	header, text, _ := strings.Cut(text, "\n")
 	seg := &segment{}
 	if n, _ := fmt.Sscanf(header, spoolMagic+" %d %d", &seg.limit, &seg.before); n < 2 {
@@ -83,6 +83,23 @@ func readSegment(name string) (*segment, error) {
 		}
 	}
 	return seg, nil
+}
+
+// readText reads a file into a string at once; by way of a slice it would be in memory twice.
+func readText(name string) (_ string, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	text.Grow(int(info.Size()))
+	_, err = io.Copy(&text, file)
+	return text.String(), err
 }
 
 // parseRecord is the other half of spool.add. The message shares the memory of the record.
