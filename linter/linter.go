@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 )
@@ -34,7 +36,26 @@ type Problem struct {
 
 // String is the form of compilers, which editors can jump to: file:line:column: message (rule).
 func (p Problem) String() string {
-	return fmt.Sprintf("%s:%d:%d: %s (%s)", p.File, p.Line, p.Column, p.Message, p.Rule)
+	return fmt.Sprintf("%s:%d:%d: %s (%s)", printable(p.File), p.Line, p.Column, printable(p.Message), p.Rule)
+}
+
+// maxMessage is how much of a message is shown: it quotes the file, which may have a key as long as a book.
+const maxMessage = 500
+
+// printable is text as one line that changes nothing on a terminal: a message quotes what strangers have written.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case b.Len() > maxMessage:
+			return b.String() + "…"
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // Problems is an error made of everything that is wrong, one line each.
@@ -150,7 +171,7 @@ func rules() []rule {
 // Names are all rules in the alphabet's order: those of a pipeline, those of a file that cannot be read, and those that
 // only a build can break (package compiler).
 func Names() []string {
-	names := []string{"alias", "depth", "line-length", "size", "syntax", "secret", "substitution"}
+	names := []string{"alias", "depth", "line-length", "size", "syntax", "pipeline", "secret", "substitution"}
 	for _, r := range rules() {
 		names = append(names, r.name)
 	}

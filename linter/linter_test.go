@@ -105,6 +105,19 @@ func TestProblemText(t *testing.T) {
 	}
 }
 
+// A message quotes keys and names that strangers have chosen.
+func TestProblemsArePrintable(t *testing.T) {
+	p := File("a\nb.yml", []byte("kind: pipeline\ntype: exec\n\"x\\e[2J\\nfake: line\\u202e\": 1\n"+strings.Repeat("k", 1000)+": 1\nsteps: [{name: ä}]\n"))
+	for i, line := range p.Lines() {
+		if len(line) > maxMessage+100 || strings.ContainsAny(line, "\n\x1b\u202e") {
+			t.Errorf("%d: %q", i, line)
+		}
+	}
+	if want := "a\\nb.yml:3:1: the key `x\\x1b[2J\\nfake: line\\u202e` is not known in a `pipeline` and is ignored (unknown-key)"; len(p) != 2 || p[0].String() != want {
+		t.Errorf("%s", p.Error())
+	}
+}
+
 func TestSplitBySeverity(t *testing.T) {
 	all := Problems{{Rule: "a", Severity: Warning}, {Rule: "b", Severity: Error}}
 	fatal, said := all.Split(false)

@@ -77,9 +77,9 @@ func TestPickThePipeline(t *testing.T) {
 	}
 	in := sample(file)
 	in.Stage.Name = "two"
-	equal(t, "missing", refusal(t, in), ".drone.yml: no exec pipeline is named `two` (there are: one)")
+	equal(t, "missing", refusal(t, in), ".drone.yml:1:1: no exec pipeline is named `two` (there are: one) (pipeline)")
 	in.Config = []byte("kind: pipeline\ntype: docker\nname: two\n")
-	equal(t, "none", refusal(t, in), ".drone.yml: no pipeline of `kind: pipeline, type: exec`")
+	equal(t, "none", refusal(t, in), ".drone.yml:1:1: no document is of `kind: pipeline, type: exec` (pipeline)")
 }
 
 func TestUnknownKeysWarnAndStrictRefuses(t *testing.T) {

@@ -56,12 +56,13 @@ func notFound(in Input, m *resource.Manifest) error {
 	if want == "" {
 		want = resource.DefaultName
 	}
-	var names []string
-	for _, p := range m.Pipelines {
-		names = append(names, p.StageName())
+	message := "no document is of `kind: pipeline, type: exec`"
+	if len(m.Pipelines) > 0 {
+		var names []string
+		for _, p := range m.Pipelines {
+			names = append(names, p.StageName())
+		}
+		message = fmt.Sprintf("no exec pipeline is named `%s` (there are: %s)", want, strings.Join(names, ", "))
 	}
-	if len(names) == 0 {
-		return fmt.Errorf("%s: no pipeline of `kind: pipeline, type: exec`", in.File)
-	}
-	return fmt.Errorf("%s: no exec pipeline is named `%s` (there are: %s)", in.File, want, strings.Join(names, ", "))
+	return linter.Refused(in.File, &resource.Error{Pos: resource.Pos{Line: 1, Column: 1}, Rule: "pipeline", Message: message})
 }

@@ -3,6 +3,8 @@ package compiler
 import (
 	"context"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/drone/drone-go/drone"
 	"github.com/drone/runner-go/manifest"
@@ -29,7 +31,7 @@ func (c *compilation) addSecrets(ctx context.Context, kept []keptStep) error {
 				continue
 			}
 			if reason != "" {
-				k.step.Notes = append(k.step.Notes, fmt.Sprintf("%s is empty: secret %q %s (this is a pull request)",
+				k.step.Notes = append(k.step.Notes, fmt.Sprintf("%q is empty: secret %q %s (this is a pull request)",
 					v.Name.Value, v.Secret.Value, reason))
 			}
 			k.step.Secrets = append(k.step.Secrets, engine.Secret{Env: v.Name.Value, Name: v.Secret.Value, Value: value})
@@ -95,9 +97,21 @@ func (f *finder) ask(ctx context.Context, name string) answer {
 	found, err := f.provider.Find(ctx, &request)
 	switch {
 	case err != nil:
-		return answer{reason: fmt.Sprintf("cannot be had: %s", err)}
+		return answer{reason: "cannot be had: " + short(err)}
 	case found == nil:
 		return answer{reason: "does not exist, or is withheld from this build"}
 	}
 	return answer{value: found.Data}
+}
+
+// maxReason is how much of a provider's error is shown: drone-go makes an error of the whole answer of a server.
+const maxReason = 200
+
+// short is an error as a part of one line.
+func short(err error) string {
+	text := []rune(strings.Join(strings.FieldsFunc(err.Error(), unicode.IsControl), " "))
+	if len(text) > maxReason {
+		return string(text[:maxReason]) + "…"
+	}
+	return string(text)
 }

@@ -106,7 +106,7 @@ type extension struct {
 func (e *extension) Find(_ context.Context, r *plugin.Request) (*drone.Secret, error) {
 	e.asked = append(e.asked, r.Path+"#"+r.Name)
 	if r.Path == "broken" {
-		return nil, errors.New("the vault is sealed")
+		return nil, errors.New("the vault is sealed\n\x1b[2J" + strings.Repeat("x", 5000))
 	}
 	return &drone.Secret{Name: r.Name, Data: "s3cr3t", Pull: e.pull}, nil
 }
@@ -151,8 +151,9 @@ func TestExternalSecret(t *testing.T) {
 func TestExternalSecretFails(t *testing.T) {
 	in := sample(withExternal("broken"))
 	in.Secrets = Secrets(nil, new(extension).start(t))
-	if got := refusal(t, in); !strings.HasPrefix(got, ".drone.yml:10:20: ") || !strings.Contains(got, "cannot be had") {
-		t.Error(got)
+	if got := refusal(t, in); !strings.HasPrefix(got, ".drone.yml:10:20: ") || !strings.Contains(got, "cannot be had") ||
+		strings.ContainsAny(got, "\n\x1b") || len(got) > 400 {
+		t.Errorf("%q", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

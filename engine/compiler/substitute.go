@@ -36,8 +36,9 @@ const (
 	maxCompare     = 1 << 30
 )
 
-// substitute replaces ${NAME} and its operators in the whole file, as the old runner did: `$NAME` and `$${NAME}` are
-// left to the shell, an unknown name is empty.
+// substitute replaces ${NAME} and its operators in the whole file, as the old runner did: `$NAME` is left to the shell,
+// `$${NAME}` becomes `${NAME}`, and an unknown name is empty. The library also makes `$` of each `$$`, `\` of `\\` and
+// `/` of `\/`, anywhere in the file; pipelines are written with that in mind.
 //
 // Kept from the old runner: a value is spliced into the YAML as it is, so that `name: ${X}` and `- run ${X}` mean what
 // they always meant; whoever writes ${DRONE_COMMIT_MESSAGE} into a command lets the committer write the command, and
