@@ -43,7 +43,7 @@ func (d *dumper) exchange(cl *call, req *http.Request, res *http.Response, answe
 	fmt.Fprintf(&b, "> %s %s\n", req.Method, req.URL.RequestURI())
 	writeHeader(&b, "> ", req.Header)
 	if d.bodies && cl.stream == nil {
-		writeBody(&b, "> ", cl.body)
+		d.writeBody(&b, "> ", cl.body)
 	} else if d.bodies {
 		b.WriteString("> (a log)\n")
 	}
@@ -53,7 +53,7 @@ func (d *dumper) exchange(cl *call, req *http.Request, res *http.Response, answe
 		fmt.Fprintf(&b, "< %s\n", res.Status)
 		writeHeader(&b, "< ", res.Header)
 		if d.bodies {
-			writeBody(&b, "< ", answer)
+			d.writeBody(&b, "< ", answer)
 		}
 	}
 	b.WriteByte('\n')
@@ -76,14 +76,15 @@ func writeHeader(b *bytes.Buffer, prefix string, header http.Header) {
 	}
 }
 
-// writeBody writes a body without secrets. What is not JSON is cut short: it can be anything.
-func writeBody(b *bytes.Buffer, prefix string, body []byte) {
+// writeBody writes a body without secrets. What is not JSON (an error's text, a page) is cut short.
+func (d *dumper) writeBody(b *bytes.Buffer, prefix string, body []byte) {
 	if len(body) == 0 {
 		return
 	}
 	var v any
 	if err := json.Unmarshal(body, &v); err != nil {
-		fmt.Fprintf(b, "%s(%d bytes that are not JSON)\n", prefix, len(body))
+		text := strings.ReplaceAll(string(body), d.secret, redacted)
+		fmt.Fprintf(b, "%s%.300q\n", prefix, text)
 		return
 	}
 	clean, err := json.Marshal(redact("", v))

@@ -31,9 +31,6 @@ func (c *Client) UpdateStep(ctx context.Context, step *drone.Step) error {
 		err = c.persist(ctx, cl)
 		lost += cl.lost
 		switch {
-		case errors.Is(err, ErrNoStream):
-			// The step is updated before its live log is closed, and only the closing failed.
-			next.Version++
 		case errors.Is(err, ErrOptimisticLock) && tries < min(1+lost, maxResync):
 			next.Version++ // every answer that got lost can have moved the version once more
 			continue

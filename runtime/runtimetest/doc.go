@@ -15,8 +15,8 @@
 //     one transaction, and a number that is taken is 500. The ids are told in that answer and never again.
 //   - A stage is offered until it has a machine, to one waiting runner at each wake-up (a new stage, a new poll).
 //   - A cancel ends the build, tells only the watches that are open, moves every version, and frees its limit at once.
-//   - Live log lines are taken between a step's running and its end; a step that ends without a live log is updated
-//     and answered with 500 `stream: not found`. A log is stored once; a second upload is 500.
+//   - Live log lines are taken between a step's running and its end, and are 500 `stream: not found` at other times.
+//     A log is stored once; a second upload is 500.
 //   - Long polls and watches end with 204 after 30 seconds (see Poll).
 //   - Cards are 404 unless the server was made with Cards.
 //

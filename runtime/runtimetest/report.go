@@ -149,13 +149,10 @@ func (s *Server) serveStep(_ *http.Request, body []byte) (any, error) {
 		return sent, s.updateStep(sent)
 	}
 	err := s.updateStep(sent)
-	if _, ok := s.state.streams[sent.ID]; !ok {
-		err = errors.Join(err, errNoStream)
-	}
 	delete(s.state.streams, sent.ID)
 	if err != nil {
 		// The real server lists what went wrong, and a lost lock in a list is no longer a 409.
-		return nil, fmt.Errorf("some errors occurred:\n\t* %w", err)
+		return nil, fmt.Errorf("1 error occurred:\n\t* %w", err)
 	}
 	return sent, nil
 }

@@ -153,11 +153,9 @@ func TestLocks(t *testing.T) {
 		t.Errorf("a stale end of a step: %s", text)
 	}
 	step.Version = 1
-	if text := c.want(500, "PUT", fmt.Sprintf("/step/%d", step.ID), &step, nil); !strings.Contains(text, "stream: not found") {
-		t.Errorf("an end without a live log: %s", text)
-	}
+	c.want(200, "PUT", fmt.Sprintf("/step/%d", step.ID), &step, nil) // it never ran, which is what skipping is
 	if got, _ := c.srv.Step(stage.ID, "1"); got.Status != drone.StatusPassing || got.Version != 2 {
-		t.Errorf("an end without a live log was not applied: %+v", got)
+		t.Errorf("the end of a step that never ran: %+v", got)
 	}
 	stale.BuildID, stale.Status = 99, drone.StatusPassing
 	if text := c.want(500, "PUT", path, &stale, nil); !strings.Contains(text, "no rows") {
