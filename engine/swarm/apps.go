@@ -1,36 +1,141 @@
 package swarm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/client"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
 // removeEnvFiles removes the env files of the apps that the build deployed: without them abra no longer lists the
 // apps. Only files of domains that match the configured pattern are touched.
 func (s *Swarm) removeEnvFiles(build string) ([]leftover.Item, error) {
-	_, entries, err := ledger.Read(s.cfg.LedgerDir, build)
-	if errors.Is(err, os.ErrNotExist) {
+	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
+	if errors.Is(err, os.ErrNotExist) || header.Keep {
 		return nil, nil
 	}
 	var out []leftover.Item
 	for _, e := range entries {
-		if e.Kind != "stack" || !s.appStack(e.Name) {
-			continue
-		}
-		for _, dir := range s.cfg.EnvDirs {
-			path := filepath.Join(dir, filepath.Base(domain(e.Name))+".env")
-			rmErr := os.Remove(path)
-			if rmErr == nil {
-				out = append(out, leftover.Item{Kind: "file", Name: path, Detail: "the app's env file"})
-			} else if !errors.Is(rmErr, os.ErrNotExist) {
-				err = errors.Join(err, fmt.Errorf("remove an app's env file: %w", rmErr))
-			}
+		if e.Kind == "stack" {
+			files, rmErr := s.removeEnvFile(e.Name)
+			out, err = append(out, files...), errors.Join(err, rmErr)
 		}
 	}
 	return out, err
+}
+
+// removeEnvFile removes the env files of one app.
+func (s *Swarm) removeEnvFile(stack string) (out []leftover.Item, err error) {
+	if !s.appStack(stack) {
+		return nil, nil
+	}
+	for _, dir := range s.cfg.EnvDirs {
+		path := filepath.Join(dir, filepath.Base(domain(stack))+".env")
+		rmErr := os.Remove(path)
+		if rmErr == nil {
+			out = append(out, leftover.Item{Kind: "file", Name: path, Detail: "the app's env file"})
+		} else if !errors.Is(rmErr, os.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove an app's env file: %w", rmErr))
+		}
+	}
+	return out, err
+}
+
+// appHolding looks for what belongs to an app by its stack's name and carries no build's label. Everything in it has
+// the stack's label, but for secrets and configs, which abra makes without one.
+func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) {
+	h := &holding{}
+	filter := client.Filters{}.Add("label", stackLabel+"="+stack)
+	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: filter})
+	if err != nil {
+		return nil, fmt.Errorf("list services: %w", err)
+	}
+	for _, v := range services.Items {
+		if v.Spec.Labels[proxy.LabelBuild] == "" {
+			h.services = append(h.services, thing{node: s.nodes[0], kind: "service", id: v.ID, name: v.Spec.Name})
+		}
+	}
+	tasks, err := s.docker.TaskList(ctx, client.TaskListOptions{Filters: filter})
+	if err != nil {
+		return nil, fmt.Errorf("list tasks: %w", err)
+	}
+	for _, v := range tasks.Items {
+		if v.Spec.ContainerSpec == nil || v.Spec.ContainerSpec.Labels[proxy.LabelBuild] == "" {
+			h.tasks = append(h.tasks, thing{node: s.nodes[0], kind: "task", id: v.ID, name: v.NodeID + "/" + v.ID})
+		}
+	}
+	if err := s.appData(ctx, h, stack); err != nil {
+		return nil, err
+	}
+	for _, n := range s.nodes {
+		if err := appLocal(ctx, h, n, filter); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// appData looks for an app's secrets and configs, by label or by name.
+func (s *Swarm) appData(ctx context.Context, h *holding, stack string) error {
+	add := func(kind, id string, spec swarm.Annotations) {
+		if spec.Labels[proxy.LabelBuild] == "" && strings.HasPrefix(spec.Name, stack+"_") {
+			h.data = append(h.data, thing{node: s.nodes[0], kind: kind, id: id, name: spec.Name})
+		}
+	}
+	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{})
+	if err != nil {
+		return fmt.Errorf("list secrets: %w", err)
+	}
+	for _, v := range secrets.Items {
+		add("secret", v.ID, v.Spec.Annotations)
+	}
+	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{})
+	if err != nil {
+		return fmt.Errorf("list configs: %w", err)
+	}
+	for _, v := range configs.Items {
+		add("config", v.ID, v.Spec.Annotations)
+	}
+	return nil
+}
+
+// appLocal looks for an app's containers, networks and volumes on one node.
+func appLocal(ctx context.Context, h *holding, n *node, filter client.Filters) error {
+	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, v := range containers.Items {
+		if v.Labels[proxy.LabelBuild] == "" {
+			h.containers = append(h.containers, thing{node: n, kind: "container", id: v.ID, name: strings.TrimPrefix(v.Names[0], "/")})
+		}
+	}
+	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, v := range networks.Items {
+		if v.Labels[proxy.LabelBuild] == "" {
+			h.networks = append(h.networks, thing{node: n, kind: "network", id: v.ID, name: v.Name})
+		}
+	}
+	volumes, err := n.docker.VolumeList(ctx, client.VolumeListOptions{Filters: filter})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		if v.Labels[proxy.LabelBuild] == "" {
+			h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: v.Name})
+		}
+	}
+	return nil
 }

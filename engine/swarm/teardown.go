@@ -23,10 +23,11 @@ const (
 	atOnce = 8
 )
 
-// teardown is the removal of one build's objects.
+// teardown is the removal of one build's objects, or of an app's.
 type teardown struct {
 	s     *Swarm
 	build string
+	look  func(context.Context) (*holding, error)
 	order []string // keys, as first seen
 	seen  map[string]thing
 
@@ -45,7 +46,7 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	}
 	limited, cancel := context.WithTimeout(ctx, s.cfg.TeardownTimeout)
 	defer cancel()
-	t := &teardown{s: s, build: build, seen: map[string]thing{}, refusals: map[string]string{}}
+	t := newTeardown(s, build, func(ctx context.Context) (*holding, error) { return s.holding(ctx, build) })
 	left, err := t.run(limited)
 	removed := t.removed(left)
 	files, fileErr := s.removeEnvFiles(build)
@@ -57,13 +58,18 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	return removed, err
 }
 
+// newTeardown prepares the removal of what look finds.
+func newTeardown(s *Swarm, build string, look func(context.Context) (*holding, error)) *teardown {
+	return &teardown{s: s, build: build, look: look, seen: map[string]thing{}, refusals: map[string]string{}}
+}
+
 // run removes until nothing is found twice in a row, and returns what is left when the time is over.
 func (t *teardown) run(ctx context.Context) (*holding, error) {
 	var last *holding
 	var failure error
 	pause := firstPause
 	for clean := 0; clean < 2; {
-		h, err := t.s.holding(ctx, t.build)
+		h, err := t.look(ctx)
 		switch {
 		case err != nil && last != nil && ctx.Err() != nil: // the look was cut short: what the last one found stands
 		case err != nil:
