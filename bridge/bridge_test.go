@@ -116,7 +116,7 @@ func (b *bed) start() {
 	b.Cleanup(func() {
 		b.stop()
 		if b.Failed() {
-			b.Logf("log:\n%s\naudit:\n%s", b.log, b.audit)
+			b.Logf("log:\n%s\naudit:\n%s", tail(b.log), tail(b.audit))
 		}
 	})
 	b.until("the bridge is ready", func() bool { return made.Ready() == nil })
@@ -194,6 +194,12 @@ func (b *bed) idle() {
 		}
 		return false
 	})
+}
+
+// tail is the end of what was written.
+func tail(b *syncBuffer) string {
+	s := b.String()
+	return s[max(0, len(s)-3000):]
 }
 
 func parse(t testing.TB, raw string) *url.URL {

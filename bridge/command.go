@@ -46,7 +46,7 @@ func Parse(comment string) (Command, bool) {
 	switch words[0] {
 	case "!testme":
 		if len(c.Args) == 1 && c.Args[0] == "?" {
-			c.Verb = Help
+			c = Command{Verb: Help}
 		}
 	case "!retest":
 		c.Verb = Retest

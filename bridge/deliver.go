@@ -24,9 +24,6 @@ func (b *Bridge) deliver(j *job) error {
 	} else if err != nil {
 		b.Log.WithError(err).Warn("Gitea refuses the reply")
 	}
-	if err := b.react(r, reaction(o)); err != nil {
-		return err
-	}
 	if o.Status != statusNone {
 		err := b.putStatus(r, gitea.Status{State: statusState(o.Status), Description: describe(o)})
 		if err != nil && !safehttp.Definite(err) && j.fails < statusTries {
@@ -34,6 +31,9 @@ func (b *Bridge) deliver(j *job) error {
 		} else if err != nil {
 			b.Log.WithError(err).Warn("Gitea refuses the commit status")
 		}
+	}
+	if err := b.react(r, reaction(o)); err != nil {
+		return err
 	}
 	return b.finish(j)
 }
@@ -62,21 +62,20 @@ func (b *Bridge) say(j *job, text string) error {
 		if err != nil {
 			return err
 		}
+		if found != 0 {
+			if err := b.set(j, func(r *journal.Request) { r.ReplyID = found }); err != nil {
+				return err
+			}
+		}
 		id, j.looked = found, true
 	}
 	if id != 0 {
-		if err := b.Gitea.Edit(repo, id, text); err != nil {
-			return err
-		}
-	} else {
-		var err error
-		if id, err = b.Gitea.Say(repo, j.req.PR, text); err != nil {
-			j.looked = safehttp.Definite(err) // without an answer the comment may exist
-			return err
-		}
+		return b.Gitea.Edit(repo, id, text)
 	}
-	if id == j.req.ReplyID {
-		return nil
+	id, err := b.Gitea.Say(repo, j.req.PR, text)
+	if err != nil {
+		j.looked = safehttp.Definite(err) // without an answer the comment may exist
+		return err
 	}
 	if err := b.set(j, func(r *journal.Request) { r.ReplyID = id }); err != nil {
 		j.looked = false

@@ -29,6 +29,7 @@ func (b *Bridge) admit(j *job) error {
 	if err != nil {
 		return err
 	}
+	var older []journal.Key
 	for _, o := range others {
 		if o.Comment > r.Comment && cancels(&o, r) {
 			return b.decide(j, stopped(r, &journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(o.Login, 64)}))
@@ -37,13 +38,24 @@ func (b *Bridge) admit(j *job) error {
 			(o.State != journal.Triggering && o.State != journal.Triggered) {
 			continue
 		}
-		done, err := b.meet(j, &o)
-		if err != nil || done {
+		if stop, err := b.Journal.Stopped(o.Key); err != nil {
 			return err
+		} else if stop != nil {
+			continue // it is ending already
 		}
+		if end := b.meet(r, &o); end != nil {
+			return b.decide(j, *end)
+		}
+		older = append(older, o.Key)
 	}
 	if !b.pulls.take(lane{r.Repo, r.PR}, time.Now()) || !b.repos.take(r.Repo, time.Now()) {
 		return b.decide(j, notice("run limit", "too many runs at once; comment again in a few minutes"))
+	}
+	text := fmt.Sprintf("superseded by [a later command](%s)", b.Gitea.CommentURL(repoOf(r), r.PR, r.Comment))
+	for _, key := range older {
+		if err := b.end(key, journal.Stop{Rule: "superseded", Text: text}); err != nil {
+			return err
+		}
 	}
 	return b.set(j, func(r *journal.Request) { r.State = journal.Triggering })
 }
@@ -53,22 +65,20 @@ func cancels(o, r *journal.Request) bool {
 	return o.Outcome != nil && (o.Outcome.Rule == ruleCancel || (o.Outcome.Rule == ruleCancelOwn && o.Author == r.Author))
 }
 
-// meet compares a run with an admitted one of the same recipe and reports whether the run ends by it.
-func (b *Bridge) meet(j *job, other *journal.Request) (done bool, err error) {
-	r := &j.req
-	if stop, err := b.Journal.Stopped(other.Key); err != nil || stop != nil {
-		return false, err // it is ending already
-	}
+// meet compares a run with an admitted one of the same recipe and returns how the run ends by it; nothing means
+// that the other is to end.
+func (b *Bridge) meet(r, other *journal.Request) *journal.Outcome {
+	var end journal.Outcome
 	switch {
 	case other.SHA == r.SHA:
-		text := fmt.Sprintf("this run [was asked for already](%s)", b.replyURL(other))
-		return true, b.decide(j, notice("identical", text))
+		end = notice("identical", fmt.Sprintf("this run [was asked for already](%s)", b.replyURL(other)))
 	case other.Comment > r.Comment:
 		text := fmt.Sprintf("superseded by [a later command](%s)", b.replyURL(other))
-		return true, b.decide(j, stopped(r, &journal.Stop{Rule: "superseded", Text: text}))
+		end = stopped(r, &journal.Stop{Rule: "superseded", Text: text})
+	default:
+		return nil
 	}
-	text := fmt.Sprintf("superseded by [a later command](%s)", b.Gitea.CommentURL(repoOf(r), r.PR, r.Comment))
-	return false, b.end(other.Key, journal.Stop{Rule: "superseded", Text: text})
+	return &end
 }
 
 // replyURL links to a run's reply, or to its command while there is none.

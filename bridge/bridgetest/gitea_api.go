@@ -28,6 +28,7 @@ func (g *Gitea) routes() http.Handler {
 		"GET " + repo + "/collaborators/{login}/permission": g.permission,
 		"GET " + repo + "/teams":                            g.teams,
 		"GET /api/v1/teams/5/members/{login}":               g.member,
+		"GET /api/v1/orgs/{org}/repos":                      g.repos,
 		"GET /api/v1/orgs/{org}/teams":                      g.teams,
 		"GET " + repo + "/assignees":                        g.assignees,
 	} {
@@ -56,9 +57,15 @@ func (g *Gitea) account(w http.ResponseWriter, r *http.Request) {
 	missing(w)
 }
 
-func (g *Gitea) repo(w http.ResponseWriter, _ *http.Request) {
-	reply(w, 200, map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name,
-		"permissions": map[string]bool{"admin": g.BotAdmin, "push": true, "pull": true}})
+func (g *Gitea) repo(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.repoJSON()) }
+
+func (g *Gitea) repos(w http.ResponseWriter, _ *http.Request) {
+	reply(w, 200, []any{g.repoJSON()})
+}
+
+func (g *Gitea) repoJSON() map[string]any {
+	return map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name,
+		"permissions": map[string]bool{"admin": g.BotAdmin, "push": true, "pull": true}}
 }
 
 func (g *Gitea) pull(w http.ResponseWriter, r *http.Request) {

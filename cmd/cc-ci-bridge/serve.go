@@ -75,7 +75,11 @@ func (serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	log.WithFields(logrus.Fields{"version": versionText(), "listen": hooks.Addr().String()}).Info("the bridge is up")
+	up := logrus.Fields{"version": versionText(), "listen": hooks.Addr().String()}
+	if status != nil {
+		up["status"] = status.Addr().String()
+	}
+	log.WithFields(up).Info("the bridge is up")
 	servers := []*server{{listener: hooks, http: hookServer(b.Handler())}}
 	if status != nil {
 		servers = append(servers, &server{listener: status, http: hookServer(statusHandler(b, registry))})

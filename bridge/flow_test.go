@@ -1,0 +1,207 @@
+package bridge_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+)
+
+// TestEveryEnding shows how each end of a run reads.
+func TestEveryEnding(t *testing.T) {
+	cases := []struct{ begin, end, text, state, reaction string }{
+		{"pending", "failure", "**failure** after 3m12s in step `test/run`", "failure", "-1"},
+		{"pending", "killed", "**killed**", "error", "-1"},
+		{"pending", "declined", "The CI server ended the build as `declined`.", "error", "-1"},
+		{"error", "", "The CI server says `yaml: line 3: _did_ not find @expected`.", "error", "-1"},
+		{"null", "", "no pipeline for builds of event `custom`", "error", "-1"},
+	}
+	for _, c := range cases {
+		t.Run(c.begin+c.end, func(t *testing.T) {
+			b := newBed(t, nil)
+			b.drone.Begin(c.begin)
+			comment := b.say("wim", 1, "!testme", 202)
+			if c.end != "" {
+				b.built(1)
+				b.drone.Set(1, c.end)
+			}
+			b.reply(1, c.text)
+			b.reacted(comment, c.reaction)
+			b.idle()
+			statuses := b.gitea.Statuses(bridgetest.SHA("1"))
+			if last := statuses[len(statuses)-1]; last.State != c.state {
+				t.Errorf("status %v, want %s", last, c.state)
+			}
+		})
+	}
+}
+
+// TestDroneRefuses shows that answers which will not change are reported at once.
+func TestDroneRefuses(t *testing.T) {
+	for code, text := range map[int]string{401: "refuses the bridge's token", 404: "does not know the CI repository",
+		500: "is the pipeline file missing", 422: "refuses the build with status 422"} {
+		t.Run(http.StatusText(code), func(t *testing.T) {
+			b := newBed(t, nil)
+			b.drone.Script(func(r *http.Request) bridgetest.Fault {
+				if r.Method == "POST" {
+					return bridgetest.Fault{Status: code}
+				}
+				return bridgetest.Fault{}
+			})
+			b.say("wim", 1, "!testme", 202)
+			b.reply(1, text)
+			b.idle()
+			b.built(0)
+		})
+	}
+}
+
+// TestServersComeBack shows that gateways' errors and broken connections are waited out.
+func TestServersComeBack(t *testing.T) {
+	b := newBed(t, nil)
+	left := 30
+	flaky := func(*http.Request) bridgetest.Fault {
+		left--
+		switch {
+		case left < 0:
+			return bridgetest.Fault{}
+		case left%2 == 0:
+			return bridgetest.Fault{Status: 502}
+		}
+		return bridgetest.Fault{Drop: true}
+	}
+	b.drone.Script(flaky)
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		if strings.HasSuffix(r.URL.Path, "/permission") && left > 25 {
+			left--
+			return bridgetest.Fault{Status: 500}
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+}
+
+// TestLostReplies drops every kind of answer once and still sees one build and one reply.
+func TestLostReplies(t *testing.T) {
+	b := newBed(t, nil)
+	drop := func() func(*http.Request) bridgetest.Fault {
+		seen := map[string]bool{}
+		return func(r *http.Request) bridgetest.Fault {
+			if kind := r.Method + strings.Trim(r.URL.Path, "0123456789"); r.Method != "GET" && !seen[kind] {
+				seen[kind] = true
+				return bridgetest.Fault{Drop: true, After: true}
+			}
+			return bridgetest.Fault{}
+		}
+	}
+	b.drone.Script(drop())
+	b.gitea.Script(drop())
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+	b.idle()
+	b.built(1)
+}
+
+// TestGivesUp shows that an author is told when a server stays away.
+func TestGivesUp(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.GiveUp = 300 * time.Millisecond })
+	b.drone.Script(func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Drop: true} })
+	b.say("wim", 1, "!testme", 202)
+	b.reply(1, "The servers did not answer for too long")
+	b.idle()
+}
+
+// TestDeadline ends a build that never ends.
+func TestDeadline(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.Deadline = 200 * time.Millisecond })
+	b.say("wim", 1, "!testme", 202)
+	b.reply(1, "did not end within 200ms and was cancelled")
+	b.idle()
+	if got := b.drone.Builds()[0].Status; got != "killed" {
+		t.Errorf("build is %s", got)
+	}
+}
+
+// TestBuildVanishes ends a run whose build the server has forgotten.
+func TestBuildVanishes(t *testing.T) {
+	b := newBed(t, nil)
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Script(func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Status: 404} })
+	b.reply(1, "no longer knows the build")
+}
+
+// TestGiteaRefusesReplies shows that a locked conversation does not keep a run from its end.
+func TestGiteaRefusesReplies(t *testing.T) {
+	b := newBed(t, nil)
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		if r.Method != "GET" {
+			return bridgetest.Fault{Status: 403}
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "success")
+	b.idle()
+	if strings.Count(b.audit.String(), `"rule":"finished"`) != 1 {
+		t.Errorf("audit: %s", b.audit)
+	}
+}
+
+// TestHelp answers a question, and everything that is not understood in one notice.
+func TestHelp(t *testing.T) {
+	b := newBed(t, nil)
+	b.reacted(b.say("wim", 1, "!testme ?", 202), "+1")
+	b.reply(1, "`!cancel` ends every run")
+	b.reacted(b.say("wim", 2, "!testme nonsense", 202), "confused")
+	b.reacted(b.say("wim", 2, "!testme more nonsense", 202), "confused")
+	b.reply(2, "This repository's recipes: `app`")
+	b.idle()
+	b.built(0)
+}
+
+// TestRecipes picks among several recipes.
+func TestRecipes(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.Recipes = map[string][]string{"Org/App": {"web", "shop"}} })
+	b.reacted(b.say("wim", 1, "!testme", 202), "confused") // which one?
+	b.say("wim", 1, "!testme shop", 202)
+	b.built(1)
+	b.say("wim", 1, "!testme web "+bridgetest.SHA("1")[:9], 202)
+	b.built(2)
+	for i, recipe := range []string{"shop", "web"} {
+		if got := b.drone.Builds()[i].Params["RECIPE"]; got != recipe {
+			t.Errorf("build %d is for %s, want %s", i+1, got, recipe)
+		}
+	}
+}
+
+// TestRetest runs again what failed last, and only that.
+func TestRetest(t *testing.T) {
+	b := newBed(t, nil)
+	b.reacted(b.say("wim", 1, "!retest", 202), "confused")
+	first := b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "failure")
+	b.reacted(first, "-1")
+	b.idle()
+	b.gitea.Push(1, bridgetest.SHA("b"), "wim", time.Now())
+	second := b.say("wim", 1, "!retest", 202)
+	b.built(2)
+	if got := b.drone.Builds()[1].Params["REF"]; got != bridgetest.SHA("b") {
+		t.Errorf("retest ran %s, want the present head", got)
+	}
+	b.drone.Set(2, "success")
+	b.reacted(second, "rocket")
+	b.idle()
+	b.reacted(b.say("wim", 1, "!retest", 202), "confused")
+	b.built(2)
+}
