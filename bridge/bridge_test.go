@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
@@ -181,19 +183,26 @@ func (b *bed) built(n int) {
 	}
 }
 
-// idle waits until every request is finished, as the audit log and the gauge of the journal tell.
+// idle waits until every request is finished.
 func (b *bed) idle() {
 	b.Helper()
-	b.until("no request is alive", func() bool {
-		families, err := b.registry.Gather()
-		check(b.T, err)
-		for _, f := range families {
-			if f.GetName() == "cc_ci_bridge_requests_live" {
-				return f.GetMetric()[0].GetGauge().GetValue() == 0
-			}
-		}
-		return false
+	b.alive(0)
+}
+
+// alive waits until so many requests are not finished.
+func (b *bed) alive(n int) {
+	b.Helper()
+	b.until(fmt.Sprintf("%d requests are alive", n), func() bool {
+		return strings.Contains(b.scrape(), fmt.Sprintf("\ncc_ci_bridge_requests_live %d\n", n))
 	})
+}
+
+// scrape is what /metrics shows.
+func (b *bed) scrape() string {
+	b.Helper()
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
 }
 
 // tail is the end of what was written.

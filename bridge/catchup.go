@@ -60,7 +60,7 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 		return err
 	}
 	if mark.IsZero() {
-		return b.Journal.SetMark(repo.FullName(), time.Now())
+		return b.Journal.SetMark(repo.FullName(), time.Now().Add(overlap))
 	}
 	notes, err := b.Gitea.NotesSince(repo, mark.Add(-overlap))
 	if err != nil {

@@ -57,12 +57,13 @@ type push struct {
 
 // Gitea is a forge with one repository.
 type Gitea struct {
-	URL      string
-	Token    string
-	BotAdmin bool // whether the bot may ask for permissions
+	URL   string
+	Token string
 	Faults
 
 	mu       sync.Mutex
+	botAdmin bool   // whether the bot may ask for permissions
+	redirect string // where requests for pull request 2 are sent, if anywhere
 	users    map[string]*User
 	team     map[string]bool // members of the team that writes code
 	pulls    map[int64]*pull
@@ -73,7 +74,7 @@ type Gitea struct {
 // NewGitea starts a forge with the accounts bot, olga (owner), wim (writer), rita (reader) and stan (stranger),
 // and the open pull requests 1 and 2.
 func NewGitea(t testing.TB) *Gitea {
-	g := &Gitea{Token: "gitea-token-canary", BotAdmin: true, users: map[string]*User{}, team: map[string]bool{},
+	g := &Gitea{Token: "gitea-token-canary", botAdmin: true, users: map[string]*User{}, team: map[string]bool{},
 		pulls: map[int64]*pull{}, statuses: map[string][]Status{}}
 	for i, right := range []string{"bot write", "olga owner", "wim write", "rita read", "stan none"} {
 		login, right, _ := strings.Cut(right, " ")
@@ -125,6 +126,36 @@ func (g *Gitea) Grant(login, right string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.users[login].Right = right
+}
+
+// Add makes an account, under a new id even if the name was used before.
+func (g *Gitea) Add(login, right string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.users[login] = &User{ID: int64(200 + len(g.users)), Login: login, Right: right}
+}
+
+// DemoteBot makes the bot a writer who may not ask for permissions.
+func (g *Gitea) DemoteBot() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.botAdmin = false
+}
+
+// Redirect sends requests for pull request 2 to another server.
+func (g *Gitea) Redirect(url string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.redirect = url
+}
+
+// Rename gives an account another name; what it wrote stays its own.
+func (g *Gitea) Rename(login, name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.users[name] = g.users[login]
+	g.users[name].Login = name
+	delete(g.users, login)
 }
 
 // Join makes an account a member of the team that writes code.
@@ -190,6 +221,13 @@ func (g *Gitea) add(user *User, pr int64, text string) *Comment {
 		PullURL: "http://forge/" + Owner + "/" + Name + "/pulls/" + strconv.FormatInt(pr, 10)}
 	g.comments = append(g.comments, c)
 	return c
+}
+
+// Body is the hook's body of a comment, as it would be sent now.
+func (g *Gitea) Body(id int64) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.body(g.comments[id-1])
 }
 
 // body is what Gitea sends when the comment is created.

@@ -59,16 +59,24 @@ func (g *Gitea) account(w http.ResponseWriter, r *http.Request) {
 
 func (g *Gitea) repo(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.repoJSON()) }
 
-func (g *Gitea) repos(w http.ResponseWriter, _ *http.Request) {
+func (g *Gitea) repos(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("org") != Owner {
+		missing(w)
+		return
+	}
 	reply(w, 200, []any{g.repoJSON()})
 }
 
 func (g *Gitea) repoJSON() map[string]any {
 	return map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name,
-		"permissions": map[string]bool{"admin": g.BotAdmin, "push": true, "pull": true}}
+		"permissions": map[string]bool{"admin": g.botAdmin, "push": true, "pull": true}}
 }
 
 func (g *Gitea) pull(w http.ResponseWriter, r *http.Request) {
+	if g.redirect != "" && path(r, "n") == 2 {
+		http.Redirect(w, r, g.redirect, http.StatusFound)
+		return
+	}
 	if p := g.pulls[path(r, "n")]; p != nil {
 		reply(w, 200, pullJSON(path(r, "n"), p))
 		return
@@ -229,7 +237,7 @@ func (g *Gitea) collaborator(w http.ResponseWriter, r *http.Request) {
 func (g *Gitea) permission(w http.ResponseWriter, r *http.Request) {
 	u := g.users[r.PathValue("login")]
 	switch {
-	case !g.BotAdmin:
+	case !g.botAdmin:
 		reply(w, 403, map[string]string{"message": "Only admins can query all permissions"})
 	case u == nil:
 		missing(w)
