@@ -114,3 +114,17 @@ steps:
 		t.Errorf("warnings %q", spec.Warnings)
 	}
 }
+
+// BenchmarkPrepare is a stage of usual size: what a slot spends before anything on the host changes.
+func BenchmarkPrepare(b *testing.B) {
+	steps := strings.Repeat("- {name: step-%, commands: [\"make ${DRONE_BRANCH}\"], environment: {A: b}, when: {branch: [main, \"release-*\"]}}\n", 10)
+	for i := range 10 {
+		steps = strings.Replace(steps, "%", string(rune('a'+i)), 1)
+	}
+	in := sample("kind: pipeline\ntype: exec\nname: default\nsteps:\n" + steps)
+	for b.Loop() {
+		if _, err := Prepare(b.Context(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

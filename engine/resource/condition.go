@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"strings"
+
 	"github.com/bmatcuk/doublestar/v4"
 	"go.yaml.in/yaml/v3"
 )
@@ -72,7 +74,12 @@ func anyMatch(patterns []String, value string) bool {
 		if PatternAlternatives(p.Value) > MaxAlternatives || len(p.Value) > MaxPattern {
 			continue
 		}
-		if ok, err := doublestar.Match(p.Value, value); ok && err == nil {
+		pattern := p.Value
+		// As on the old runner release/** means what is below release, and not release itself.
+		if strings.HasSuffix(pattern, "/**") {
+			pattern += "/*"
+		}
+		if ok, err := doublestar.Match(pattern, value); ok && err == nil {
 			return true
 		}
 	}

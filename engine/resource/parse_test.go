@@ -272,3 +272,35 @@ func TestSyntaxErrorsHaveALine(t *testing.T) {
 		}
 	}
 }
+
+// A file that is checked without a build still has expressions where numbers and flags will be.
+func TestExpressionsAreNoFaults(t *testing.T) {
+	p := only(t, "kind: pipeline\ntype: exec\nclone: {disable: \"${A}\", depth: \"${B}\", retries: $(C)}\n")
+	if len(p.Faults) > 0 || p.Clone != (Clone{}) {
+		t.Errorf("%+v, faults %v", p.Clone, p.Faults)
+	}
+}
+
+func TestFaultsQuoteLittle(t *testing.T) {
+	p := only(t, "kind: pipeline\ntype: exec\nclone: {disable: "+strings.Repeat("x", 5000)+", trace: {}}\nsteps: text\n")
+	if len(p.Faults) != 3 || len(p.Faults[0].Message) > 100 || p.Faults[1].Message != "expected true or false, found a mapping" {
+		t.Errorf("%+v", p.Faults)
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	_, err := Parse([]byte("a: b\n\tc: d\n"))
+	if err == nil || err.Error() != "line 2, column 1: found a tab character that violates indentation" {
+		t.Error(err)
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for words, want := range map[[2]string]int{
+		{"", ""}: 0, {"a", ""}: 1, {"same", "same"}: 0, {"branch", "brnach"}: 2, {"event", "events"}: 1, {"name", "nam"}: 1, {"abc", "xyz"}: 3, {"a", "abcdef"}: 3,
+	} {
+		if got := distance(words[0], words[1]); got != want {
+			t.Errorf("%q: %d, want %d", words, got, want)
+		}
+	}
+}
