@@ -26,12 +26,15 @@ func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
 		}
 	}
 	if e.config.Docker != nil {
-		if err := e.config.Docker.Detach(name); err != nil {
+		kept, err := e.config.Docker.Kept(ctx, name)
+		report.Kept = append(report.Kept, kept...)
+		if err = errors.Join(err, e.config.Docker.Detach(ctx, name)); err != nil {
 			errs = append(errs, fmt.Errorf("close the build's Docker socket: %w", err))
 		}
 	}
 	report.Finished = time.Now()
 	report.Seconds = report.Finished.Sub(started).Seconds()
+	report.sortUnverified()
 	if len(report.Survivors) > 0 {
 		errs = append(errs, &LeakError{Build: name, Items: report.Survivors})
 	}
@@ -106,5 +109,5 @@ func (e *Engine) found(ctx context.Context) ([]string, []error) {
 
 // found says whether the teardown had anything to do or to tell.
 func (r *Report) found() bool {
-	return len(slices.Concat(r.Leftovers, r.Removed, r.Kept, r.Survivors)) > 0
+	return len(slices.Concat(r.Leftovers, r.Removed, r.Kept, r.Survivors, r.Unverified)) > 0
 }

@@ -11,32 +11,24 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 )
 
-// Docker gives each build a Docker socket of its own and removes what was made through it. engine/swarm satisfies
-// it; without one, steps see no Docker settings from the runner.
+// Docker gives each build a Docker socket of its own and removes what was made through it. *swarm.Swarm satisfies
+// it; without one, steps see what the host has.
 type Docker interface {
 	Reaper
 
 	// Attach opens the build's socket and returns its path; an empty path means that the build uses the host's.
-	Attach(ctx context.Context, build DockerBuild) (socket string, err error)
+	Attach(ctx context.Context, build swarm.Build) (socket string, err error)
 
 	// Detach closes the socket. It is called after teardown, when no process of the build is left.
-	Detach(build string) error
-}
+	Detach(ctx context.Context, build string) error
 
-// DockerBuild is what Docker needs to know of a build.
-type DockerBuild = struct {
-	// Name and Labels go on everything that the build makes.
-	Name   string
-	Labels map[string]string
-
-	// Root, Workspace and Tmp are the build's directories; what a step calls /tmp is Tmp on the host.
-	Root, Workspace, Tmp string
-
-	// Keep exempts the build from policy and removal.
-	Keep bool
+	// Kept names what a build that is exempt from teardown left.
+	Kept(ctx context.Context, build string) ([]leftover.Item, error)
 }
 
 // Config is what an Engine is made of.
@@ -144,32 +136,30 @@ func (e *Engine) Setup(ctx context.Context, spec *Spec) error {
 
 // attach makes the build's cgroup and, where there is Docker, its socket.
 func (e *Engine) attach(ctx context.Context, spec *Spec, b *build) error {
-	place := process.Build{
+	processes := e.config.Processes
+	err := processes.Create(ctx, process.Build{
 		Name: spec.Build, Root: spec.Root, Home: spec.Home, Workspace: spec.Workspace, Tmp: spec.Tmp, Keep: b.keep,
-	}
-	if e.config.Docker != nil {
-		socket, err := e.config.Docker.Attach(ctx, DockerBuild{
-			Name: spec.Build, Labels: spec.Labels, Root: spec.Root, Workspace: spec.Workspace, Tmp: spec.Tmp, Keep: b.keep,
-		})
-		if err != nil {
-			return fmt.Errorf("open the build's Docker socket: %w", err)
-		}
-		b.socket = socket
-	}
-	if _, err := os.Stat(dockerSocket); err == nil && b.socket != "" {
-		place.Binds = append(place.Binds, process.Bind{Source: b.socket, Target: dockerSocket})
-	}
-	if err := e.config.Processes.Create(ctx, place); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("prepare the build's processes: %w", err)
 	}
-	if b.socket == "" {
+	if e.config.Docker == nil {
 		return nil
 	}
-	uid, gid := e.config.Processes.Owner(spec.Build)
-	if err := os.Chown(b.socket, uid, gid); err != nil {
-		return fmt.Errorf("hand the Docker socket to the build's user: %w", err)
+	place := swarm.Build{Name: spec.Build, Labels: spec.Labels, Root: spec.Root, Workspace: spec.Workspace, Keep: b.keep}
+	if processes.Report().PrivateMounts {
+		place.Tmp = spec.Tmp
 	}
-	return nil
+	place.UID, place.GID = processes.Owner(spec.Build)
+	socket, err := e.config.Docker.Attach(ctx, place)
+	if err != nil {
+		return fmt.Errorf("open the build's Docker socket: %w", err)
+	}
+	b.socket = socket
+	if _, err := os.Stat(dockerSocket); err != nil || socket == "" {
+		return nil // there is nothing to hide from tools that ignore DOCKER_HOST
+	}
+	return processes.Bind(spec.Build, process.Bind{Source: socket, Target: dockerSocket})
 }
 
 // dockerSocket is where tools that ignore DOCKER_HOST look; /var/run is a link to /run.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 )
 
 // Report is what a teardown found and did. The `teardown` step prints it, and it is kept as JSON for machines.
@@ -30,6 +31,10 @@ type Report struct {
 	// Survivors is what is still there after teardown.
 	Survivors []leftover.Item `json:"survivors"`
 
+	// Unverified is what could not be looked at: nodes of the Swarm that do not answer. It is no leak, but no proof
+	// either.
+	Unverified []leftover.Item `json:"unverified"`
+
 	// Finished is when the last look was taken, Seconds how long the teardown took.
 	Finished time.Time `json:"finished"`
 	Seconds  float64   `json:"seconds"`
@@ -46,6 +51,7 @@ func (r *Report) Lines() []string {
 	add("left behind by the pipeline, removed:", r.Leftovers)
 	add("kept (DRONE_RUNNER_KEEP):", r.Kept)
 	add("removed:", r.Removed)
+	add("not verified:", r.Unverified)
 	add("STILL THERE:", r.Survivors)
 	verdict := "clean: nothing is left on the host"
 	switch {
@@ -55,6 +61,19 @@ func (r *Report) Lines() []string {
 		verdict = fmt.Sprintf("kept: %d left running on purpose", len(r.Kept))
 	}
 	return append(lines, fmt.Sprintf("%s (%.1f s)", verdict, r.Seconds))
+}
+
+// sortUnverified moves what only stands for a place that nobody could look at out of the survivors.
+func (r *Report) sortUnverified() {
+	var survivors []leftover.Item
+	for _, item := range r.Survivors {
+		if item.Kind == swarm.KindNode {
+			r.Unverified = append(r.Unverified, item)
+		} else {
+			survivors = append(survivors, item)
+		}
+	}
+	r.Survivors = survivors
 }
 
 // reports keeps the newest teardown reports as files.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -120,6 +121,20 @@ type Config struct {
 
 	// User runs the steps: a name, a uid, or a range of uids of which every running build gets its own.
 	User string `envconfig:"DRONE_RUNNER_USER"`
+
+	// Docker says what steps get of Docker: the host's socket, one of their own for each build, or nothing from us.
+	Docker         string   `envconfig:"DRONE_RUNNER_DOCKER"`
+	DockerEndpoint string   `envconfig:"DRONE_RUNNER_DOCKER_ENDPOINT" default:"unix:///var/run/docker.sock"`
+	DockerPolicy   string   `envconfig:"DRONE_RUNNER_DOCKER_POLICY" default:"own"`
+	DockerNetworks textList `envconfig:"DRONE_RUNNER_DOCKER_NETWORKS" default:"proxy"`
+	DockerMounts   textList `envconfig:"DRONE_RUNNER_DOCKER_MOUNTS" default:"/etc/localtime,/etc/timezone"`
+	DockerCaps     textList `envconfig:"DRONE_RUNNER_DOCKER_CAPS"`
+	SwarmNodes     textList `envconfig:"DRONE_RUNNER_SWARM_NODES"`
+	SwarmCerts     string   `envconfig:"DRONE_RUNNER_SWARM_CERTS"`
+
+	// AppPattern and AppEnvDirs find apps that a build deployed past its socket.
+	AppPattern string   `envconfig:"DRONE_RUNNER_APP_PATTERN"`
+	AppEnvDirs textList `envconfig:"DRONE_RUNNER_APP_ENV_DIRS"`
 }
 
 // defaultBind is the endpoint's default; since it is also Gitea's, a busy one is only a warning when nobody asked
@@ -293,6 +308,10 @@ func (c *Config) validate() []error {
 	fault(!slices.Contains([]string{"keep", "kill"}, c.StepLeftovers), "DRONE_RUNNER_STEP_LEFTOVERS: %q is neither keep nor kill", c.StepLeftovers)
 	fault(!slices.Contains([]string{"ignore", "warn", "fail"}, c.Leftovers), "DRONE_RUNNER_LEFTOVERS: %q is none of ignore, warn, fail", c.Leftovers)
 	fault(!slices.Contains([]string{"warn", "fail"}, c.Leaks), "DRONE_RUNNER_LEAKS: %q is neither warn nor fail", c.Leaks)
+	fault(!slices.Contains([]string{"", "host", "proxy", "none"}, c.Docker), "DRONE_RUNNER_DOCKER: %q is none of host, proxy, none", c.Docker)
+	fault(!slices.Contains([]string{"own", "open"}, c.DockerPolicy), "DRONE_RUNNER_DOCKER_POLICY: %q is neither own nor open", c.DockerPolicy)
+	_, err := regexp.Compile(c.AppPattern)
+	fault(err != nil, "DRONE_RUNNER_APP_PATTERN: %v", err)
 	fault(c.CPUs < 0, "DRONE_RUNNER_CPUS: %g is negative; 0 means no limit", c.CPUs)
 	fault(c.PIDs < 0, "DRONE_RUNNER_PIDS: %d is negative; 0 means no limit", c.PIDs)
 	fault(c.LogLimit < 1024, "DRONE_RUNNER_LOG_LIMIT: %d bytes is too little; set at least 1KiB", c.LogLimit)

@@ -100,6 +100,21 @@ func (g globList) match(name string) bool {
 	return false
 }
 
+// textList is a list separated by commas; empty items are left out.
+type textList []string
+
+// Decode implements envconfig.Decoder.
+func (l *textList) Decode(text string) error {
+	list := textList{}
+	for _, item := range strings.Split(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			list = append(list, item)
+		}
+	}
+	*l = list
+	return nil
+}
+
 // byteSize is a number of bytes written with a unit of 1024: 512MiB, 2g, 1048576.
 type byteSize int64
 

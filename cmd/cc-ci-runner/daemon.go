@@ -56,6 +56,7 @@ type daemon struct {
 	ended       *ended
 
 	processes *process.Host
+	docker    *dockerSide
 	engine    *engine.Engine
 	limits    liveLimits
 	runner    *runtime.Runner
@@ -110,7 +111,11 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	}
 	d.metrics.mode(processes.Mode().String())
 	d.processes = processes
+	if d.docker, err = openDocker(ctx, d, state); err != nil {
+		return errors.Join(err, processes.Close())
+	}
 	d.engine, err = engine.New(engine.Config{
+		Docker:      d.docker.engine(),
 		Workspaces:  &engine.Workspaces{Parent: c.Root},
 		Processes:   processes,
 		LockDir:     lockDir(),
@@ -132,6 +137,17 @@ func lockDir() string {
 		return "/run/lock/cc-ci"
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-locks-%d", os.Getuid()))
+}
+
+// runDir is for sockets; it is gone after a reboot.
+func runDir() string {
+	if os.Getuid() == 0 {
+		return "/run/cc-ci-runner"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "cc-ci-runner")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-runner-%d", os.Getuid()))
 }
 
 // stateName is the part of the state directory that keeps two runners on one host apart: their server and their
@@ -163,6 +179,7 @@ func (d *daemon) runnerConfig(server runtime.Server, state string) runtime.Confi
 		LogLimit:        int64(c.LogLimit),
 		DrainTimeout:    c.DrainTimeout,
 		TeardownTimeout: c.TeardownTimeout,
+		Paused:          d.docker.paused,
 		Leaks:           c.leaks,
 		Hooks:           d.hooks(),
 		Log:             d.log.entry,
@@ -210,7 +227,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	stop()
 	beside.Wait()
 	d.log.entry.Info("stopped: every build is torn down and reported")
-	return errors.Join(err, d.runner.Close(), d.processes.Close())
+	return errors.Join(err, d.runner.Close(), d.processes.Close(), d.docker.Close())
 }
 
 // recover removes what an earlier run left on the host and has its stages reported.

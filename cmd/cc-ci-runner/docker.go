@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// dockerSide is the daemon's view of Docker: the builds' sockets, and whether Docker is fit for builds.
+type dockerSide struct {
+	swarm *swarm.Swarm // nil unless DRONE_RUNNER_DOCKER=proxy
+	ctx   context.Context
+
+	mu     sync.Mutex
+	asked  time.Time
+	reason string
+}
+
+// healthInterval is how often Docker's state is asked for.
+const healthInterval = 5 * time.Second
+
+func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, error) {
+	c, log := d.config, d.log.entry
+	side := &dockerSide{ctx: ctx}
+	switch c.Docker {
+	case "":
+		log.Info("Docker: steps use the host's socket, and what they make is neither tracked nor removed; set DRONE_RUNNER_DOCKER=proxy to change that")
+		return side, nil
+	case "host", "none":
+		return side, nil
+	}
+	var err error
+	side.swarm, err = swarm.Open(ctx, swarm.Config{
+		Mode: swarm.ModeProxy, Endpoint: c.DockerEndpoint, Policy: proxy.Policy(c.DockerPolicy),
+		Networks: c.DockerNetworks, Mounts: c.DockerMounts, Caps: c.DockerCaps,
+		TeardownTimeout: c.TeardownTimeout,
+		SocketDir:       filepath.Join(runDir(), "docker"), LedgerDir: filepath.Join(state, "docker"),
+		Nodes: c.SwarmNodes, CertDir: c.SwarmCerts,
+		AppPattern: c.AppPattern, EnvDirs: c.AppEnvDirs, LockDir: lockDir(),
+		Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	log.Infof("Docker: each build has a socket of its own (policy %s); what it makes is removed at its end", c.DockerPolicy)
+	return side, nil
+}
+
+// engine is the engine's Docker; nil without one.
+func (s *dockerSide) engine() engine.Docker {
+	if s.swarm == nil {
+		return nil
+	}
+	return s.swarm
+}
+
+// paused says why no build should be taken while Docker is not fit for one. An offer does not tell whether its build
+// needs Docker, so all wait.
+func (s *dockerSide) paused() string {
+	if s.swarm == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.asked) < healthInterval {
+		return s.reason
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, healthInterval)
+	defer cancel()
+	s.reason = ""
+	if err := s.swarm.Health(ctx); err != nil {
+		s.reason = err.Error()
+	}
+	s.asked = time.Now()
+	return s.reason
+}
+
+// Close closes the connections to Docker.
+func (s *dockerSide) Close() error {
+	if s.swarm == nil {
+		return nil
+	}
+	return s.swarm.Close()
+}
