@@ -3,8 +3,11 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -26,6 +29,16 @@ func playChild(role string) int {
 			fmt.Println("not root:", err)
 			return 1
 		}
+	case "kill-as-root":
+		pid, err := strconv.Atoi(os.Getenv("CC_CI_TEST_PID"))
+		if err == nil {
+			err = errors.Join(syscall.Setresuid(0, 0, 0), syscall.Kill(pid, syscall.SIGKILL))
+		}
+		if err != nil {
+			fmt.Println("kill:", err)
+			return 1
+		}
+		return 0
 	case "hog":
 		return hog()
 	default:

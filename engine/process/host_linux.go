@@ -139,7 +139,7 @@ func (h *Host) Create(ctx context.Context, b Build) error {
 	}
 	nb := &build{Build: b, steps: map[string]*step{}}
 	var err error
-	if nb.user, nb.uidLock, err = h.users.take(h.markerValue(b.Name)); err != nil {
+	if nb.user, nb.uidLock, err = h.users.take(h.marker(nb)); err != nil {
 		return fmt.Errorf("create build %s: %w", b.Name, err)
 	}
 	if err := h.prepare(nb); err != nil {

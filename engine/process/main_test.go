@@ -129,7 +129,9 @@ func mustRun(t testing.TB, h *Host, c Command) (Exit, string) {
 	t.Helper()
 	var out buffer
 	c.Output = &out
-	exit, err := h.Run(t.Context(), c)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	exit, err := h.Run(ctx, c)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}

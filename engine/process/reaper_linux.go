@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -169,13 +170,19 @@ func (t *tree) folders() []cgroup {
 	if t == nil {
 		return nil
 	}
-	folders := []cgroup{t.folder}
+	folders := slices.Concat([]cgroup{t.folder}, t.earlier, t.earlierV1)
 	for _, f := range t.v1 {
 		if !slices.Contains(folders, f) {
 			folders = append(folders, f)
 		}
 	}
 	return folders
+}
+
+// canKill says that the build's cgroup is in the version 2 tree.
+func (t *tree) canKill(g cgroup) bool {
+	folder := cgroup(filepath.Dir(string(g)))
+	return folder == t.folder || slices.Contains(t.earlier, folder)
 }
 
 // groups are the build's cgroups that exist, the version 2 one first.
@@ -233,7 +240,7 @@ func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, erro
 	}
 	ended, err := h.endAll(ctx, name)
 	if err == nil { // or something is alive that would be waited for
-		err = errors.Join(b.release(ctx), h.removeGroups(ctx, name), releaseUID(h.markerValue(name)))
+		err = errors.Join(b.release(ctx), h.removeGroups(ctx, name), releaseUID(MarkerEnv+"="+h.markerValue(name)))
 	}
 	if err != nil {
 		return ended, fmt.Errorf("end processes of %s: %w", name, err)
@@ -252,7 +259,7 @@ func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error)
 		switch {
 		case strings.HasSuffix(g.name(), keepSuffix):
 			err = errors.Join(err, g.moveAside())
-		case below(string(g), string(h.tree.folder)): // version 1 cannot kill, and its processes are the same
+		case h.tree.canKill(g): // version 1 cannot, and its processes are the same
 			err = errors.Join(err, h.stopGroup(ctx, g))
 		}
 	}
@@ -330,7 +337,7 @@ func (h *Host) strays(build string) ([]proc, error) {
 		}
 	}
 	want := h.markerValue(build)
-	uid, err := lockedUID(want)
+	uid, err := lockedUID(MarkerEnv + "=" + want)
 	if err != nil {
 		return nil, err
 	}

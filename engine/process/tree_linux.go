@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,9 @@ type tree struct {
 	controllers []string
 	// v1 is the folder by controller.
 	v1 map[string]cgroup
+	// earlier are folders of this name elsewhere in the version 2 and version 1 trees: a start under another service
+	// or from another shell put them there, and what it left must be found from here.
+	earlier, earlierV1 []cgroup
 	// problems are why a controller is not available.
 	problems []string
 }
@@ -78,10 +82,32 @@ func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error)
 		return nil, err
 	}
 	t.controllers, t.problems = enableControllers(base, t.folder, cfg.Name)
+	t.earlier = without(findFolders(trees.unified.mount, cfg.Name), t.folder)
 	for _, h := range trees.v1 {
 		t.openV1(h, cfg.Name)
+		t.earlierV1 = append(t.earlierV1, without(findFolders(h.mount, cfg.Name), t.v1[h.controllers[0]])...)
 	}
 	return t, nil
+}
+
+// findFolders are all cgroups of that name, wherever in the tree. What disappears meanwhile is of no interest.
+func findFolders(mount, name string) []cgroup {
+	var found []cgroup
+	_ = filepath.WalkDir(mount, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || !entry.IsDir():
+			return nil
+		case entry.Name() == name && path != mount:
+			found = append(found, cgroup(path))
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return found
+}
+
+func without(all []cgroup, one cgroup) []cgroup {
+	return slices.DeleteFunc(all, func(g cgroup) bool { return g == one })
 }
 
 func (t *tree) openV1(h hierarchy, name string) {

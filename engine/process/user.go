@@ -41,9 +41,6 @@ func parseUser(text string) (*users, error) {
 	if err != nil {
 		return nil, err
 	}
-	if who.UID == 0 {
-		return nil, fmt.Errorf("user %q is root: name a user without its rights, or leave the setting empty", text)
-	}
 	return &users{shared: who}, nil
 }
 
@@ -70,6 +67,9 @@ func lookupUser(text string) (*identity, error) {
 	who := &identity{}
 	if who.UID, err = strconv.Atoi(entry.Uid); err != nil {
 		return nil, fmt.Errorf("user %q: %w", text, err)
+	}
+	if who.UID == 0 {
+		return nil, fmt.Errorf("user %q is root: name a user without its rights, or leave the setting empty", text)
 	}
 	if who.GID, err = strconv.Atoi(entry.Gid); err != nil {
 		return nil, fmt.Errorf("user %q: %w", text, err)

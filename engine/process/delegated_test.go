@@ -1,0 +1,198 @@
+//go:build linux
+
+package process
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// delegatedUID is whom the tests run as below TestDelegated: a uid that nothing else on a host has.
+const delegatedUID = 29980
+
+// underDelegation says in the environment that this is the run inside TestDelegated, and names its setuid helper.
+const underDelegation = "CC_CI_TEST_DELEGATED"
+
+// TestDelegated runs this package's tests once more as a user who is not root, in a cgroup subtree that was handed to
+// it, as a service manager does with Delegate=yes. There eachMode finds the delegated mode.
+func TestDelegated(t *testing.T) {
+	if os.Getenv(underDelegation) != "" {
+		t.Skip("this is it")
+	}
+	needRoot(t)
+	trees, err := readHierarchies()
+	if err != nil || trees.unified == nil || trees.unified.own == "" {
+		t.Skip("no cgroups", err)
+	}
+	dir := delegatedDir(t)
+	subtree := delegatedSubtree(t, cgroup(trees.unified.own))
+	leaf, err := subtree.child("agent").open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leaf.Close()
+	args := []string{"-test.run", "Test", "-test.timeout", "5m"}
+	if testing.Verbose() {
+		args = append(args, "-test.v")
+	}
+	cmd := exec.CommandContext(t.Context(), dir+"/child", args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, underDelegation + "=" + dir + "/sudo"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		UseCgroupFD: true, CgroupFD: int(leaf.Fd()),
+		Credential: &syscall.Credential{Uid: delegatedUID, Gid: delegatedUID, Groups: []uint32{delegatedUID}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	} else if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+	if !bytes.Contains(out, []byte("PASS")) {
+		t.Error("no test passed")
+	}
+	if left, err := procsOf(delegatedUID); err != nil || len(left) > 0 {
+		t.Errorf("left after the tests: %v, %v", left, err)
+	}
+}
+
+// delegatedDir is a directory for the other user, with a copy of this test and another that becomes root.
+func delegatedDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "cc-ci-test-") // where setuid works and everybody may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	err = errors.Join(
+		os.Chmod(dir, 0o755),
+		copyFile(os.Args[0], dir+"/child"), copyFile(os.Args[0], dir+"/sudo"),
+		os.Chown(dir, delegatedUID, delegatedUID),
+		os.Chmod(dir+"/sudo", 0o755|os.ModeSetuid),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// delegatedSubtree makes a cgroup and gives it away, with a leaf for the runner itself.
+func delegatedSubtree(t *testing.T, own cgroup) cgroup {
+	t.Helper()
+	subtree := own.child(testName(t))
+	err := errors.Join(subtree.create(), subtree.child("agent").create())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(subtree.kill(), subtree.removeSoon(t.Context())); err != nil {
+			// The context has ended: nothing waits here, so one more try is all there is.
+			if err := subtree.remove(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, g := range []cgroup{subtree, subtree.child("agent")} {
+		for _, file := range []string{"", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"} {
+			if err := os.Chown(filepath.Join(string(g), file), delegatedUID, delegatedUID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return subtree
+}
+
+// A step under sudo is another user's process. A cgroup ends it all the same; without one it is reported, again and
+// again, and the build does not count as clean.
+func TestUIDChange(t *testing.T) {
+	sudo := os.Getenv(underDelegation)
+	if sudo == "" {
+		t.Skip("runs inside TestDelegated")
+	}
+	eachMode(t, func(t *testing.T, mode Mode) {
+		// In a namespace of its own a step cannot become another user at all.
+		h := openHost(t, Config{Mode: mode, KeepLeftovers: true, ShareMounts: true})
+		b := newBuild(t, h, Build{})
+		exit, out := mustRun(t, h, shell(b, "CC_CI_TEST_CHILD=become-root setsid "+sudo+" & echo $!"))
+		pids := pidsIn(out)
+		if len(exit.Leftovers) != 1 || len(pids) != 1 {
+			t.Fatalf("%+v\n%s", exit, out)
+		}
+		p, _ := readProc(pids[0])
+		await(t, "the change to root", func() bool { return p.uid() == 0 })
+		ended, err := h.Teardown(t.Context(), b.Name)
+		if mode.Cgroups() {
+			if err != nil || len(ended) != 1 || p.same() {
+				t.Errorf("ended %v, %v", ended, err)
+			}
+			return
+		}
+		if err == nil || !strings.Contains(err.Error(), itoa(p.pid)) || !strings.Contains(err.Error(), "cannot be killed") {
+			t.Errorf("teardown: %v, want the process named", err)
+		}
+		left, err := h.Remaining(t.Context(), b.Name)
+		if err != nil || len(left) != 1 || left[0].Name != itoa(p.pid) {
+			t.Errorf("remaining %v, %v", left, err)
+		}
+		// Only root can end it. This is its only chance to do us a favour.
+		cmd := exec.CommandContext(t.Context(), sudo)
+		cmd.Env = []string{"CC_CI_TEST_CHILD=kill-as-root", "CC_CI_TEST_PID=" + itoa(p.pid)}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		await(t, "its end", func() bool { return !p.same() })
+		tearDown(t, h, b.Name)
+	})
+}
+
+// The runner itself is not dumpable, and its steps get a mount namespace nevertheless; what hangs from that holds.
+func TestHardenedRunner(t *testing.T) {
+	if os.Getenv(underDelegation) == "" {
+		t.Skip("runs inside TestDelegated")
+	}
+	if err := Harden(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode})
+		if !h.Report().PrivateMounts || !h.Report().Isolated {
+			t.Fatalf("%v", h.Report().Lines())
+		}
+		b := newBuild(t, h, Build{})
+		_, out := mustRun(t, h, shell(b, "cat /proc/"+itoa(os.Getpid())+"/environ && echo read; grep CapEff /proc/self/status; umount /tmp && echo unmounted; id -u"))
+		for _, word := range []string{"read\n", "unmounted"} {
+			if strings.Contains(out, word) {
+				t.Errorf("the step did what it must not:\n%s", out)
+			}
+		}
+		for _, word := range []string{"CapEff:\t0000000000000000", itoa(delegatedUID)} {
+			if !strings.Contains(out, word) {
+				t.Errorf("no %s in\n%s", word, out)
+			}
+		}
+		if h.tree == nil {
+			return
+		}
+		_, out = mustRun(t, h, shell(b, "for g in "+string(h.tree.folder)+"/.. "+string(h.tree.folder)+"/../agent "+string(h.tree.folder)+"; do echo $$ >$g/cgroup.procs; mkdir $g/x; done; true"))
+		if strings.Count(out, "ead-only file system") != 6 {
+			t.Errorf("the step could write to cgroups:\n%s", out)
+		}
+	})
+}

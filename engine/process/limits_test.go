@@ -1,0 +1,147 @@
+//go:build linux
+
+package process
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// needController skips the test where the limit cannot be enforced, after checking that the report says so.
+func needController(t *testing.T, h *Host, controller string) {
+	t.Helper()
+	if slices.Contains(h.Report().Controllers, controller) {
+		return
+	}
+	said := slices.ContainsFunc(h.Report().Warnings, func(w string) bool {
+		return strings.Contains(w, controller+" limit is set but cannot be enforced")
+	})
+	if !said {
+		t.Errorf("no warning about the %s limit in %v", controller, h.Report().Warnings)
+	}
+	t.Skipf("no %s controller", controller)
+}
+
+func TestForkBombUnderALimit(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, Limits: Limits{PIDs: 40}})
+		needController(t, h, "pids")
+		neighbour := startNeighbour(t, h)
+		b := newBuild(t, h, Build{Name: "bomb"})
+		c, token := escapeCommand(t, b, `bomb() { sleep $TOKEN & bomb & bomb & }; bomb`)
+		if _, out := mustRun(t, h, c); !strings.Contains(out, "annot fork") {
+			t.Errorf("the bomb met no limit:\n%s", out)
+		}
+		tearDown(t, h, b.Name)
+		if alive := survivors(t, token, ""); len(alive) > 0 {
+			t.Errorf("survivors: %v", alive)
+		}
+		neighbour(t)
+	})
+}
+
+func TestMemoryHogUnderALimit(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, Limits: Limits{Memory: 100 << 20}})
+		needController(t, h, "memory")
+		neighbour := startNeighbour(t, h)
+		b := newBuild(t, h, Build{Name: "hog"})
+		c, _ := escapeCommand(t, b, "CC_CI_TEST_CHILD=hog exec $SELF")
+		exit, out := mustRun(t, h, c)
+		if exit.Code != 137 || !exit.OOM || exit.PeakMemory < 90<<20 || exit.PeakMemory > 100<<20 {
+			t.Errorf("%+v\n%s", exit, out)
+		}
+		// The next command of the same step is not blamed for it.
+		if exit, _ := mustRun(t, h, shell(b, "exit 3")); exit.Code != 3 || exit.OOM {
+			t.Errorf("afterwards: %+v", exit)
+		}
+		tearDown(t, h, b.Name)
+		neighbour(t)
+	})
+}
+
+func TestCPULimitIsWritten(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, Limits: Limits{CPUs: 1.5}})
+		needController(t, h, "cpu")
+		b := newBuild(t, h, Build{})
+		if exit, _ := mustRun(t, h, shell(b, "true")); exit.Code != 0 {
+			t.Errorf("%+v", exit)
+		}
+		for _, g := range h.tree.groups(b.Name) {
+			if quota, ok := g.number("cpu.cfs_quota_us"); ok {
+				if quota != 150_000 {
+					t.Errorf("quota %d", quota)
+				}
+				return
+			}
+		}
+		if got, err := h.tree.folder.child(b.Name).read("cpu.max"); err != nil || got != "150000 100000" {
+			t.Errorf("cpu.max %q, %v", got, err)
+		}
+	})
+}
+
+// Limits can change while the runner works; a build that runs keeps those it began with.
+func TestSetLimits(t *testing.T) {
+	h := openHost(t, Config{})
+	if !slices.Contains(h.Report().Controllers, "memory") {
+		if w := h.SetLimits(Limits{Memory: 1 << 30}); len(w) != 1 {
+			t.Errorf("warnings %v", w)
+		}
+		return
+	}
+	before := newBuild(t, h, Build{Name: "before"})
+	if w := h.SetLimits(Limits{Memory: 1 << 30}); len(w) != 0 {
+		t.Errorf("warnings %v", w)
+	}
+	after := newBuild(t, h, Build{Name: "after"})
+	for name, want := range map[string]bool{before.Name: false, after.Name: true} {
+		limited := false
+		for _, g := range h.tree.groups(name) {
+			for _, file := range []string{"memory.max", "memory.limit_in_bytes"} {
+				if n, ok := g.number(file); ok && n == 1<<30 {
+					limited = true
+				}
+			}
+		}
+		if limited != want {
+			t.Errorf("%s is limited: %t", name, limited)
+		}
+	}
+}
+
+func TestUsageIsMeasured(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode})
+		b := newBuild(t, h, Build{})
+		exit, _ := mustRun(t, h, shell(b, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"))
+		if exit.CPUSeconds <= 0.005 || exit.CPUSeconds > 30 {
+			t.Errorf("%v CPU seconds", exit.CPUSeconds)
+		}
+		if slices.Contains(h.Report().Controllers, "memory") && (exit.PeakMemory < 100<<10 || exit.PeakMemory > 100<<20) {
+			t.Errorf("%d bytes at most", exit.PeakMemory)
+		}
+	})
+}
+
+// A process that does not react to SIGTERM has the grace period and no more, and one that does has all the time in it
+// that it needs.
+func TestGrace(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, Grace: 10 * time.Second})
+		b := newBuild(t, h, Build{})
+		c := shell(b, "(trap 'sleep 0.2; echo saved >saved; exit' TERM; >ready; while :; do sleep 0.05; done) & while [ ! -e ready ]; do sleep 0.01; done")
+		if exit, out := mustRun(t, h, c); exit.Code != 0 {
+			t.Fatalf("%+v\n%s", exit, out)
+		}
+		if _, err := h.EndStep(t.Context(), b.Name, "step"); err != nil {
+			t.Error(err)
+		}
+		if size(b.Workspace+"/saved") == 0 {
+			t.Error("the process could not save its work")
+		}
+	})
+}

@@ -1,0 +1,158 @@
+//go:build linux
+
+package process
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestParseUser(t *testing.T) {
+	for text, want := range map[string]string{
+		"":              "<nil>",
+		"20000-20099":   "20000-20099",
+		"20000-20000":   "20000-20000",
+		"31234":         "uid 31234 gid 31234 groups [31234]",
+		"20099-20000":   "a range is FIRST-LAST",
+		"0-10":          "a range is FIRST-LAST",
+		"-5":            "user \"-5\"",
+		"no-such-user!": "unknown user",
+		"root":          "is root",
+		"0":             "is root",
+	} {
+		got := fmt.Sprint("<nil>")
+		u, err := parseUser(text)
+		switch {
+		case err != nil:
+			got = err.Error()
+		case u != nil && u.shared != nil:
+			got = fmt.Sprintf("uid %d gid %d groups %v", u.shared.UID, u.shared.GID, u.shared.Groups)
+		case u != nil:
+			got = fmt.Sprintf("%d-%d", u.first, u.last)
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// needRoot skips what only a runner that is root can do.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// Old defect of another runner: steps had root's group among their supplementary groups.
+func TestStepsHaveTheirUsersGroupsOnly(t *testing.T) {
+	needRoot(t)
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"nobody", nobody.Uid} {
+		eachMode(t, func(t *testing.T, mode Mode) {
+			h := openHost(t, Config{Mode: mode, User: name})
+			b := newBuild(t, h, Build{})
+			_, out := mustRun(t, h, shell(b, "id -u; id -g; id -G; umask; grep -E 'NoNewPrivs|CapEff|CapAmb' /proc/self/status; echo hello >file && mkdir $HOME/d && cat file"))
+			want := fmt.Sprintf("%s\n%s\n%s\n0022\nCapEff:\t%016d\nCapAmb:\t%016d\nNoNewPrivs:\t1\nhello\n", nobody.Uid, nobody.Gid, nobody.Gid, 0, 0)
+			if out != want {
+				t.Errorf("got\n%s\nwant\n%s", out, want)
+			}
+			if uid, gid := h.Owner(b.Name); itoa(uid) != nobody.Uid || itoa(gid) != nobody.Gid {
+				t.Errorf("owner %d:%d", uid, gid)
+			}
+		})
+	}
+}
+
+// Every running build of a range has a uid of its own, also if two runners share the range, and nothing of an earlier
+// build runs under it.
+func TestUIDRange(t *testing.T) {
+	needRoot(t)
+	const setting = "29990-29991"
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, User: setting, KeepLeftovers: true})
+		other := openHost(t, Config{Mode: mode, User: setting, Name: h.cfg.Name + "-other"})
+		one := newBuild(t, h, Build{Name: "one"})
+		two := newBuild(t, other, Build{Name: "two"})
+		if err := h.Create(t.Context(), Build{Name: "three"}); err == nil || !strings.Contains(err.Error(), "no uid of the range") {
+			t.Errorf("a third build: %v", err)
+		}
+		_, out1 := mustRun(t, h, shell(one, "id -u; env -i setsid sleep 1000 >/dev/null 2>&1 &"))
+		_, out2 := mustRun(t, other, shell(two, "id -u"))
+		uids := []string{strings.TrimSpace(out1), strings.TrimSpace(out2)}
+		slices.Sort(uids)
+		if !slices.Equal(uids, []string{"29990", "29991"}) {
+			t.Errorf("uids %v", uids)
+		}
+		tearDown(t, h, one.Name)
+		uid, err := strconv.Atoi(strings.TrimSpace(out1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if procs, err := procsOf(uid); err != nil || len(procs) > 0 {
+			t.Errorf("processes of uid %d: %v, %v", uid, procs, err)
+		}
+		newBuild(t, h, Build{Name: "three"}) // the uid is free again
+		tearDown(t, h, "three")
+		tearDown(t, other, two.Name)
+	})
+}
+
+// A uid that something still runs under is not given to the next build.
+func TestUIDInUseIsPassedOver(t *testing.T) {
+	needRoot(t)
+	h := openHost(t, Config{User: "29995-29996"})
+	first := newBuild(t, h, Build{Name: "first", Keep: true})
+	_, out := mustRun(t, h, shell(first, "id -u; setsid sleep 1000 >/dev/null 2>&1 & echo $!"))
+	pids := pidsIn(out)
+	tearDown(t, h, first.Name)
+	second := newBuild(t, h, Build{Name: "second"})
+	_, out2 := mustRun(t, h, shell(second, "id -u"))
+	if strings.HasPrefix(out, strings.TrimSpace(out2)) {
+		t.Errorf("the second build has the uid of the first, whose process lives: %s", out2)
+	}
+	p, ok := readProc(pids[1])
+	if !ok {
+		t.Fatal("the kept process is gone")
+	}
+	if err := p.signal(9); err != nil {
+		t.Error(err)
+	}
+	await(t, "its end", func() bool { return !p.same() })
+	tearDown(t, h, second.Name)
+}
+
+// The runner's processes are closed to a step that runs as another user, and the cgroups are not its to write.
+func TestStepCannotLeaveItsCgroup(t *testing.T) {
+	needRoot(t)
+	h := openHost(t, Config{User: "nobody"})
+	if h.tree == nil {
+		t.Skip("no cgroups")
+	}
+	if !h.Report().Isolated {
+		t.Errorf("not isolated: %v", h.Report().Lines())
+	}
+	neighbour := startNeighbour(t, h)
+	b := newBuild(t, h, Build{Name: "victim"})
+	script := "for g in " + string(h.tree.folder) + " " + string(h.tree.folder) + "/neighbour/step-* " + string(h.tree.folder) + "/..; do " +
+		"echo $$ >$g/cgroup.procs && echo moved to $g; mkdir $g/new && echo made $g/new; done; cat /proc/" + itoa(os.Getpid()) + "/environ && echo read; true"
+	_, out := mustRun(t, h, shell(b, script))
+	for _, word := range []string{"moved to", "made", "read\n"} {
+		if strings.Contains(out, word) {
+			t.Errorf("the step did what it must not:\n%s", out)
+		}
+	}
+	if n := strings.Count(out, "ead-only file system"); n < 4 {
+		t.Errorf("%d of 6 attempts met a read-only file system:\n%s", n, out)
+	}
+	tearDown(t, h, b.Name)
+	neighbour(t)
+}
