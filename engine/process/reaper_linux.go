@@ -29,7 +29,7 @@ func (h *Host) EndStep(ctx context.Context, buildName, stepName string) ([]lefto
 		return nil, nil
 	}
 	left, err := h.leftovers(b, s)
-	if !h.cfg.KeepLeftovers && len(left) > 0 && !b.Keep {
+	if !h.cfg.KeepLeftovers && !b.Keep { // even if none was seen: one that forks and exits all the time is missed easily
 		err = errors.Join(err, h.stopStep(ctx, b, s))
 	}
 	if err != nil {
@@ -43,8 +43,23 @@ func (h *Host) stopStep(ctx context.Context, b *build, s *step) error {
 	if s.group != "" {
 		return h.stopGroup(ctx, s.group)
 	}
-	stuck, err := sweep(ctx, sweepPlan{find: func() ([]proc, error) { return stepProcs(b, s) }, grace: h.cfg.Grace, limit: killWait})
-	return errors.Join(err, unkillable(stuck))
+	plan := sweepPlan{find: func() ([]proc, error) { return stepProcs(b, s) }, grace: h.cfg.Grace, limit: killWait}
+	return plan.run(ctx, func() bool { return len(b.launchersOf(s)) == 0 })
+}
+
+// run sweeps until over says so, which it does with certainty where a scan can miss what forks and exits.
+func (plan sweepPlan) run(ctx context.Context, over func() bool) error {
+	for deadline := time.Now().Add(killWait); ; {
+		stuck, err := sweep(ctx, plan)
+		if err != nil || len(stuck) > 0 || over() {
+			return errors.Join(err, unkillable(stuck))
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return errors.New("processes come and go faster than they can be killed")
+		}
+		plan.grace = 0
+		pause(ctx, 5*time.Millisecond)
+	}
 }
 
 // stopGroup ends all processes of a cgroup and waits until it is empty.
@@ -111,19 +126,29 @@ func (h *Host) stepPIDs(b *build, s *step) ([]int, error) {
 	return pids, err
 }
 
-// stepProcs are the processes below the step's launchers.
+// rescans is how often to look again for processes that are there but do not hold still.
+const rescans = 5
+
+// stepProcs are the processes below the step's launchers. A launcher lives for as long as it has any.
 func stepProcs(b *build, s *step) ([]proc, error) {
-	b.mu.Lock()
-	runs := slices.Clone(s.runs)
-	b.mu.Unlock()
-	all, err := readProcs()
-	var found []proc
-	for _, r := range runs {
-		if !r.isGone() {
-			found = append(found, descendantsOf(all, r.cmd.Process.Pid)...)
+	for range rescans {
+		launchers := b.launchersOf(s)
+		if len(launchers) == 0 {
+			break
+		}
+		all, err := readProcs()
+		if err != nil {
+			return nil, err
+		}
+		var found []proc
+		for pid := range launchers {
+			found = append(found, descendantsOf(all, pid)...)
+		}
+		if len(found) > 0 {
+			return found, nil
 		}
 	}
-	return found, err
+	return nil, nil
 }
 
 // isGone says that the PID is not the run's any more.
@@ -275,7 +300,8 @@ func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error)
 // endStrays ends, one by one, what is not in the build's cgroup.
 func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, error) {
 	strays, err := h.strays(name)
-	if err != nil || len(strays) == 0 {
+	b := h.build(name)
+	if err != nil || len(strays) == 0 && len(b.launchers()) == 0 {
 		return nil, err
 	}
 	var ended []leftover.Item
@@ -286,8 +312,7 @@ func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, err
 	if h.tree == nil {
 		plan.grace = h.cfg.Grace // who left a cgroup is not asked
 	}
-	stuck, err := sweep(ctx, plan)
-	return ended, errors.Join(err, unkillable(stuck))
+	return ended, plan.run(ctx, func() bool { return len(b.launchers()) == 0 })
 }
 
 // kept are the processes that the build may leave running, where no cgroup tells.
@@ -325,11 +350,22 @@ func (g cgroup) moveAside() error {
 // strays are the build's processes outside its cgroup: marked in their environment, or below one that is, or below a
 // launcher, or of the uid that only this build has. The launchers themselves go when their work is done.
 func (h *Host) strays(build string) ([]proc, error) {
+	for range rescans {
+		launchers := h.build(build).launchers()
+		found, err := h.scan(build, launchers)
+		if err != nil || len(found) > 0 || len(launchers) == 0 {
+			return found, err
+		}
+	}
+	return nil, nil
+}
+
+// scan looks once.
+func (h *Host) scan(build string, launchers map[int]bool) ([]proc, error) {
 	all, err := readProcs()
 	if err != nil {
 		return nil, err
 	}
-	launchers := h.build(build).launchers()
 	found := map[int]proc{}
 	for pid := range launchers {
 		for _, p := range descendantsOf(all, pid) {
@@ -365,13 +401,25 @@ func (b *build) launchers() map[int]bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.steps {
-		for _, r := range s.runs {
-			if r.launcher && !r.isGone() {
-				found[r.cmd.Process.Pid] = true
-			}
-		}
+		s.addLaunchers(found)
 	}
 	return found
+}
+
+func (b *build) launchersOf(s *step) map[int]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	found := map[int]bool{}
+	s.addLaunchers(found)
+	return found
+}
+
+func (s *step) addLaunchers(found map[int]bool) {
+	for _, r := range s.runs {
+		if r.launcher && !r.isGone() {
+			found[r.cmd.Process.Pid] = true
+		}
+	}
 }
 
 // release lets go of what the runner itself holds for the build: launchers, pipes, the uid.
