@@ -3,6 +3,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -41,6 +42,8 @@ func playChild(role string) int {
 		return 0
 	case "hog":
 		return hog()
+	case "runner":
+		return playRunner()
 	default:
 		fmt.Println("no such role:", role)
 		return 1
@@ -62,4 +65,21 @@ func hog() int {
 	}
 	fmt.Println("the hog got", len(all), "MiB")
 	return 0
+}
+
+// playRunner opens a Host and runs a step that leaves processes behind, until it is killed itself.
+func playRunner() int {
+	ctx, dir := context.Background(), os.Getenv("CC_CI_TEST_DIR")
+	h, err := Open(ctx, Config{Name: os.Getenv("CC_CI_TEST_NAME"), Mode: Mode(os.Getenv("CC_CI_TEST_MODE")), KeepLeftovers: true})
+	if err == nil {
+		err = h.Create(ctx, Build{Name: "build", Root: dir})
+	}
+	if err == nil {
+		_, err = h.Run(ctx, Command{
+			Build: "build", Step: "step", Dir: dir, Output: os.Stdout, Env: []string{"PATH=/usr/bin:/bin"},
+			Args: []string{"/bin/sh", "-c", "(env -i setsid sh -c 'sleep 1000 & echo $!; exit') & sleep 1001 & echo $!; sleep 1002"},
+		})
+	}
+	fmt.Println("runner:", err)
+	return 1
 }

@@ -199,9 +199,10 @@ func (b *build) unlock() error {
 	return lock.Close()
 }
 
-// Close removes the folder that held the builds' cgroups, unless some build still has one.
+// Close removes the folder that held the builds' cgroups, unless some build still has one. The Host is not used
+// afterwards.
 func (h *Host) Close() error {
-	var err error
+	err := h.tree.unlock()
 	for _, folder := range h.tree.folders() {
 		if rmErr := unix.Rmdir(string(folder)); rmErr != nil && !gone(rmErr) && !errors.Is(rmErr, unix.EBUSY) {
 			err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: string(folder), Err: rmErr})

@@ -5,6 +5,10 @@ package process
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,4 +115,120 @@ func TestStrayIsFoundByItsMarker(t *testing.T) {
 		}
 	}
 	neighbour(t)
+}
+
+// A runner that is killed outright: its builds end at once where a launcher watches over them, and with the next
+// start's sweep where a cgroup remembers them.
+func TestRunnerIsKilled(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode Mode) {
+		name := testName(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &buffer{}
+		runner := exec.CommandContext(t.Context(), self)
+		runner.Env = []string{"CC_CI_TEST_CHILD=runner", "CC_CI_TEST_NAME=" + name, "CC_CI_TEST_MODE=" + string(mode), "CC_CI_TEST_DIR=" + t.TempDir()}
+		runner.Stdout = out
+		if err := runner.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the step", func() bool { return len(pidsIn(out.String())) == 2 })
+		pids := pidsIn(out.String())
+		if err := runner.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := runner.Wait(); err == nil {
+			t.Error("the runner was not killed")
+		}
+		h := openHost(t, Config{Mode: mode, Name: name})
+		if mode == Subreaper {
+			await(t, "the launcher to clean up", func() bool {
+				_, one := readProc(pids[0])
+				_, two := readProc(pids[1])
+				return !one && !two
+			})
+		}
+		assertClean(t, h, "build", pids)
+	})
+}
+
+// A cgroup that a start from elsewhere left behind is found by its name, unless a living runner uses it.
+func TestFolderElsewhereIsSwept(t *testing.T) {
+	h := openHost(t, Config{})
+	if h.tree == nil {
+		t.Skip("no cgroups")
+	}
+	place := h.tree.folder.child("service")
+	old := place.child("runner-x").child("build")
+	if err := os.MkdirAll(string(old), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	after := func() *Host {
+		found := &tree{folder: cgroup("/elsewhere/runner-x")}
+		found.earlier = found.abandoned(string(place), found.folder)
+		return &Host{cfg: h.cfg, tree: found, builds: map[string]*build{}}
+	}
+	first := after()
+	if builds, err := first.Builds(t.Context()); err != nil || !slices.Contains(builds, "build") {
+		t.Errorf("builds %v, %v", builds, err)
+	}
+	second := after()
+	if builds, err := second.Builds(t.Context()); err != nil || slices.Contains(builds, "build") {
+		t.Errorf("builds of a living runner: %v, %v", builds, err)
+	}
+	tearDown(t, first, "build")
+	if old.exists() {
+		t.Errorf("%s is left", old)
+	}
+	if err := errors.Join(first.tree.unlock(), second.tree.unlock(), place.remove()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A cgroup that hands controllers down may hold no process: the runner makes room.
+func TestRunnerMovesToALeaf(t *testing.T) {
+	needRoot(t)
+	h := openHost(t, Config{})
+	if h.tree == nil {
+		t.Skip("no cgroups")
+	}
+	available, err := cgroup(filepath.Dir(string(h.tree.folder))).read("cgroup.controllers")
+	if err != nil || available == "" {
+		t.Skip("no version 2 controller here", err)
+	}
+	controller := strings.Fields(available)[0]
+	base := h.tree.folder.child("service")
+	folder := base.child("runner-x")
+	home := cgroup(filepath.Dir(string(h.tree.folder)))
+	err = errors.Join(
+		os.MkdirAll(string(folder), 0o755),
+		home.write("cgroup.subtree_control", "+"+controller),
+		h.tree.folder.write("cgroup.subtree_control", "+"+controller),
+		base.write("cgroup.procs", itoa(os.Getpid())),
+	)
+	if err != nil {
+		t.Skipf("cannot be arranged here: %v", err)
+	}
+	err = enableController(base, folder, controller)
+	trees, readErr := readHierarchies()
+	leaf := base.child("runner-x" + leafSuffix)
+	if err != nil || readErr != nil || trees.unified.own != string(leaf) {
+		t.Errorf("own cgroup %+v, want %s: %v, %v", trees.unified, leaf, err, readErr)
+	}
+	if got := delegatedBase(leaf, "/", "runner-x"); got != base {
+		t.Errorf("the next start builds in %s, want %s", got, base)
+	}
+	if got, err := folder.read("cgroup.subtree_control"); err != nil || got != controller {
+		t.Errorf("controllers of the builds: %q, %v", got, err)
+	}
+	err = errors.Join(
+		home.write("cgroup.procs", itoa(os.Getpid())),
+		base.remove(),
+		h.tree.folder.write("cgroup.subtree_control", "-"+controller),
+		home.write("cgroup.subtree_control", "-"+controller),
+	)
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -27,6 +27,9 @@ type tree struct {
 	// earlier are folders of this name elsewhere in the version 2 and version 1 trees: a start under another service
 	// or from another shell put them there, and what it left must be found from here.
 	earlier, earlierV1 []cgroup
+	// locks keep other runners of this name, in containers of this host for one, from taking our folders for left
+	// behind.
+	locks []*os.File
 	// problems are why a controller is not available.
 	problems []string
 }
@@ -81,33 +84,59 @@ func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error)
 	if err := probeKill(ctx, cfg.Helper, t.folder); err != nil {
 		return nil, err
 	}
-	t.controllers, t.problems = enableControllers(base, t.folder, cfg.Name)
-	t.earlier = without(findFolders(trees.unified.mount, cfg.Name), t.folder)
+	t.enableControllers(base)
+	if !t.lock(t.folder) {
+		t.problems = append(t.problems, fmt.Sprintf("another runner uses %s too: give one of them another name", t.folder))
+	}
+	t.earlier = t.abandoned(trees.unified.mount, t.folder)
 	for _, h := range trees.v1 {
 		t.openV1(h, cfg.Name)
-		t.earlierV1 = append(t.earlierV1, without(findFolders(h.mount, cfg.Name), t.v1[h.controllers[0]])...)
+		t.earlierV1 = append(t.earlierV1, t.abandoned(h.mount, t.v1[h.controllers[0]])...)
 	}
 	return t, nil
 }
 
-// findFolders are all cgroups of that name, wherever in the tree. What disappears meanwhile is of no interest.
-func findFolders(mount, name string) []cgroup {
+// abandoned are the folders of this runner's name, elsewhere in the tree, that no living runner uses. What disappears
+// while it looks is of no interest.
+func (t *tree) abandoned(mount string, current cgroup) []cgroup {
 	var found []cgroup
 	_ = filepath.WalkDir(mount, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil || !entry.IsDir():
+		if err != nil || !entry.IsDir() || entry.Name() != t.folder.name() || path == mount {
 			return nil
-		case entry.Name() == name && path != mount:
-			found = append(found, cgroup(path))
-			return fs.SkipDir
 		}
-		return nil
+		if g := cgroup(path); g != current && t.lock(g) {
+			found = append(found, g)
+		}
+		return fs.SkipDir
 	})
 	return found
 }
 
-func without(all []cgroup, one cgroup) []cgroup {
-	return slices.DeleteFunc(all, func(g cgroup) bool { return g == one })
+// lock claims a folder until Close, unless another runner has it.
+func (t *tree) lock(folder cgroup) bool {
+	f, err := os.Open(string(folder))
+	if err != nil {
+		return false
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close() // it was only read
+		return false
+	}
+	t.locks = append(t.locks, f)
+	return true
+}
+
+// unlock gives the folders back.
+func (t *tree) unlock() error {
+	if t == nil {
+		return nil
+	}
+	var err error
+	for _, f := range t.locks {
+		err = errors.Join(err, f.Close())
+	}
+	t.locks = nil
+	return err
 }
 
 func (t *tree) openV1(h hierarchy, name string) {
@@ -122,6 +151,7 @@ func (t *tree) openV1(h hierarchy, name string) {
 		t.problems = append(t.problems, fmt.Sprintf("controllers %s: %v", strings.Join(h.controllers, ","), err))
 		return
 	}
+	t.lock(folder)
 	for _, c := range h.controllers {
 		t.v1[c] = folder
 	}
@@ -160,30 +190,29 @@ func delegatedBase(own cgroup, mount, name string) cgroup {
 }
 
 // enableControllers hands the version 2 controllers that the base has down to the builds' folder.
-func enableControllers(base, folder cgroup, name string) (enabled, problems []string) {
+func (t *tree) enableControllers(base cgroup) {
 	available, err := base.read("cgroup.controllers")
 	if err != nil {
-		return nil, []string{fmt.Sprintf("controllers: %v", err)}
+		t.problems = append(t.problems, fmt.Sprintf("controllers: %v", err))
 	}
 	for _, c := range []string{"memory", "pids", "cpu"} {
 		if !slices.Contains(strings.Fields(available), c) {
 			continue
 		}
-		if err := enableController(base, folder, name, c); err != nil {
-			problems = append(problems, fmt.Sprintf("controller %s: %v", c, err))
+		if err := enableController(base, t.folder, c); err != nil {
+			t.problems = append(t.problems, fmt.Sprintf("controller %s: %v", c, err))
 			continue
 		}
-		enabled = append(enabled, c)
+		t.controllers = append(t.controllers, c)
 	}
-	return enabled, problems
 }
 
 // enableController moves the runner out of the way if it has to: a cgroup that hands controllers down may hold no
 // process of its own.
-func enableController(base, folder cgroup, name, controller string) error {
+func enableController(base, folder cgroup, controller string) error {
 	err := base.write("cgroup.subtree_control", "+"+controller)
 	if errors.Is(err, unix.EBUSY) {
-		leaf := base.child(name + leafSuffix)
+		leaf := base.child(folder.name() + leafSuffix)
 		if err := leaf.create(); err != nil {
 			return err
 		}
