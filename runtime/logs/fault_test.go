@@ -23,7 +23,7 @@ import (
 func TestOutageCostsNoMemory(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	size := full(t, 1<<29)
+	size := full(t, 1<<30)
 	if raced {
 		size = 24 << 20
 	}
