@@ -2,6 +2,7 @@ package linter_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -57,6 +58,12 @@ func written(rule, text string) []byte {
 	switch rule {
 	case "line-length":
 		text = strings.Replace(text, "...", strings.Repeat("x", resource.MaxLine), 1)
+	case "steps":
+		var more strings.Builder
+		for i := range linter.MaxSteps {
+			fmt.Fprintf(&more, "- {name: more-%d}\n", i)
+		}
+		text = strings.Replace(text, "# ...\n", more.String(), 1)
 	case "size":
 		text = strings.Replace(text, "...", strings.Repeat("x\n# ", resource.MaxSize/4+1), 1)
 	}

@@ -161,6 +161,7 @@ func rules() []rule {
 		{"null", Error, checkNulls},
 		{"shell", Error, checkShell},
 		{"step-name", Error, checkStepNames},
+		{"steps", Error, checkStepCount},
 		{"type", Error, checkTypes},
 		{"unknown-key", Warning, checkUnknownKeys},
 		{"when", Warning, checkWhen},

@@ -31,7 +31,8 @@ func cloneCommands(a cloneArgs) (commands []engine.Command, notes []string, err 
 		return nil, nil, err
 	}
 	commands = []engine.Command{
-		git("init"),
+		// Any name for the branch that is still empty will do; without one git explains itself over ten lines.
+		git("-c", "init.defaultBranch=main", "init"),
 		git("remote", "add", "origin", a.Remote),
 	}
 	var rest []engine.Command

@@ -19,7 +19,7 @@ func traces(commands []engine.Command) []string {
 
 func TestCloneCommands(t *testing.T) {
 	const sha, url = "2222222222222222222222222222222222222222", "https://git.example.com/octo/hello.git"
-	begin := []string{"git init", "git remote add origin " + url}
+	begin := []string{"git -c init.defaultBranch=main init", "git remote add origin " + url}
 	tests := map[string]struct {
 		args  cloneArgs
 		want  []string

@@ -143,7 +143,11 @@ func TestCloneMergesPullRequest(t *testing.T) {
 func TestCloneOfHostileNames(t *testing.T) {
 	r := newRepository(t)
 	sha := r.git("rev-parse", "HEAD")
-	for i, name := range hostileButLegal() {
+	names := hostileButLegal()
+	if os.Getenv("CC_CI_TEST_FULL") != "1" {
+		names = names[:6]
+	}
+	for i, name := range names {
 		ref := []string{"refs/heads/", "refs/tags/"}[i%2] + strings.ReplaceAll(name, "/tmp/pwn", "pwn")
 		r.git("update-ref", ref, sha)
 		git := r.clone(cloneArgs{Ref: ref, Branch: strings.TrimPrefix(ref, "refs/heads/"), Commit: sha})
