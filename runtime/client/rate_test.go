@@ -78,6 +78,7 @@ func TestEdge06RatesAndStop(t *testing.T) {
 	stopped = time.Now()
 	stop()
 	all.Wait()
+	fastest, slowest := 0.0, time.Duration(0)
 	for _, p := range probes {
 		n := 0
 		for _, r := range p.f.srv.Requests() {
@@ -85,14 +86,16 @@ func TestEdge06RatesAndStop(t *testing.T) {
 				n++
 			}
 		}
-		if rate := float64(n) / stopped.Sub(begin).Seconds(); rate >= 2 {
+		rate := float64(n) / stopped.Sub(begin).Seconds()
+		fastest, slowest = max(fastest, rate), max(slowest, p.took)
+		if rate >= 2 {
 			t.Errorf("%s: %.1f requests a second", p.name, rate)
 		}
 		if p.took > time.Second {
 			t.Errorf("%s: returned %s after the context's end", p.name, p.took)
 		}
 	}
-	t.Logf("%d callers against faults of every kind", len(probes))
+	t.Logf("%d callers: at most %.2f requests a second, stopped within %s", len(probes), fastest, slowest)
 }
 
 // TestNothingIsLeft: when calls have ended and the client is closed, no goroutine is left of them.
