@@ -109,6 +109,17 @@ func TestFinalReportAfterCancel(t *testing.T) {
 	}
 }
 
+// TestKilledUnderAStaleVersion: the server's own end as killed is not taken for our report of it.
+func TestKilledUnderAStaleVersion(t *testing.T) {
+	t.Parallel()
+	f := started(t)
+	f.srv.Cancel(f.job.Build)
+	f.finish(drone.StatusKilled)
+	if err := f.c.Update(t.Context(), f.stage); !errors.Is(err, ErrCancelled) {
+		t.Errorf("got %v, want ErrCancelled: the report did not arrive", err)
+	}
+}
+
 // TestKilledReportLostAfterCancel: the server ended the stage as killed by itself; a lost report of killed is told
 // from that by its times, so the text of ours arrives.
 func TestKilledReportLostAfterCancel(t *testing.T) {
