@@ -1,0 +1,80 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The unit that `service install` writes is one that systemd accepts. Where systemd-analyze is missing, the lines that
+// matter are looked at alone.
+func TestUnit(t *testing.T) {
+	text := strings.NewReplacer(
+		"{{Description}}", "cc-ci runner",
+		"{{Path | cmdEscape}}", "/bin/true",
+		"{{range Arguments}} {{. | cmd}}{{end}}", " service --config /etc/cc-ci-runner/config run",
+	).Replace(unit)
+	if strings.Contains(text, "{{") {
+		t.Fatalf("the test does not know all of the template:\n%s", text)
+	}
+	for _, line := range []string{"Type=notify", "Delegate=yes", "KillMode=mixed", "ExecReload=/bin/kill -s USR2 $MAINPID",
+		"StateDirectory=cc-ci-runner", "Restart=always", "WatchdogSec=120"} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s", line)
+		}
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed: the unit was not verified as a whole")
+	}
+	file := filepath.Join(t.TempDir(), "cc-ci-runner.service")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", file).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+func TestServiceFindsTheOldConfiguration(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	c := serviceCommand{Config: "/somewhere/config"}
+	if c.configFile() != "/somewhere/config" {
+		t.Errorf("an explicit configuration is passed over for %s", c.configFile())
+	}
+	c.Config = ""
+	if os.Getuid() == 0 {
+		if got := c.configFile(); got != "/etc/cc-ci-runner/config" && got != "/etc/drone-runner-exec/config" {
+			t.Errorf("the configuration is looked for at %s", got)
+		}
+		return
+	}
+	old := filepath.Join(home, ".drone-runner-exec")
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(old, "config"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c.configFile() != filepath.Join(old, "config") {
+		t.Errorf("the configuration of drone-runner-exec is not found, but %s", c.configFile())
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	out, errs, code := call(t, "doctor")
+	if code != 2 || !strings.Contains(errs, "DRONE_RPC_HOST") {
+		t.Errorf("without a configuration: exit code %d\n%s%s", code, out, errs)
+	}
+	file := write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=canary-secret\nDRONE_RUNNER_STATE="+t.TempDir()+"\n")
+	out, errs, code = call(t, "doctor", "--config", file)
+	if code != 1 || !strings.Contains(out, "BAD  server:") || !strings.Contains(out, "ok   containment:") || !strings.Contains(out, "ok   state:") {
+		t.Errorf("with a server that is away: exit code %d\n%s%s", code, out, errs)
+	}
+	if strings.Contains(out+errs, "canary") {
+		t.Error("doctor shows the secret")
+	}
+}
