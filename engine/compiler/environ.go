@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"strings"
@@ -18,10 +17,8 @@ import (
 //
 // The clone has the same ones without the parameters: whoever may start a build may not say how git works.
 func (c *compilation) environments() {
-	parameters, refused := legalParameters(c.in.Build.Params)
-	for _, name := range refused {
-		c.spec.Warnings = append(c.spec.Warnings, fmt.Sprintf("build parameter %q is refused: it could change how commands are found and run", name))
-	}
+	parameters, warnings := legalParameters(c.in.Build.Params)
+	c.spec.Warnings = append(c.spec.Warnings, warnings...)
 	// The library's functions are the reference for names and values; only its Proxy and Expand, which read this
 	// process's environment, are not used.
 	below := environ.Combine(hostVariables(c.in.Options), c.in.Options.Environ)

@@ -11,7 +11,7 @@ func TestParametersRefused(t *testing.T) {
 		"PATH", "BASH_ENV", "ENV", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GIT_SSH", "GIT_SSH_COMMAND",
 		"GIT_CONFIG", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_PARAMETERS",
 		"GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_DIR", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR",
-		"GIT_EDITOR", "GIT_PAGER", "", "LD_PRELOAD=/tmp/x.so", "A=B", "BASH_FUNC_git%%", "A B", "A\nB", "1A",
+		"GIT_EDITOR", "GIT_PAGER", "PS4", "SHELLOPTS", "BASHOPTS", "", "LD_PRELOAD=/tmp/x.so", "A=B", "BASH_FUNC_git%%", "A B", "A\nB", "1A",
 	}
 	legal := []string{"GIT_BRANCH", "GIT_AUTHOR", "PATHS", "MY_PATH", "ENVIRONMENT", "LDAP", "version", "some.key", "with-dash", "_x"}
 	in := sample("kind: pipeline\ntype: exec\nsteps:\n- name: a\n  commands: [\"echo ${LD_AUDIT}.${GIT_BRANCH}\"]\n")
