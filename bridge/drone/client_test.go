@@ -1,0 +1,96 @@
+package drone_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
+)
+
+func client(t *testing.T) (*bridgetest.Drone, *drone.Client) {
+	server := bridgetest.NewDrone(t, "ci/tests")
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, drone.New(u, server.Token, "ci/tests", "main")
+}
+
+// TestFindPages looks for a build behind more than one page of newer ones.
+func TestFindPages(t *testing.T) {
+	_, c := client(t)
+	since := time.Now().Add(-time.Minute)
+	for i := range 250 {
+		if _, err := c.Create(map[string]string{drone.ParamID: fmt.Sprintf("7-%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, i := range []int64{0, 149, 150, 249} {
+		b, err := c.Find(fmt.Sprintf("7-%d", i), since)
+		if err != nil || b.Number != i+1 {
+			t.Errorf("found build %d, want %d (%v)", b.Number, i+1, err)
+		}
+	}
+	if b, err := c.Find("7-1000", since); err != nil || b.Number != 0 {
+		t.Errorf("found build %d that nobody made (%v)", b.Number, err)
+	}
+	if b, err := c.Find("7-0", time.Now().Add(time.Minute)); err != nil || b.Number != 0 {
+		t.Errorf("found build %d behind the first page of older builds (%v)", b.Number, err)
+	}
+}
+
+// TestFirstOfTwins shows that the older of two builds with one id is taken.
+func TestFirstOfTwins(t *testing.T) {
+	_, c := client(t)
+	for range 2 {
+		if _, err := c.Create(map[string]string{drone.ParamID: "7-1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := c.Find("7-1", time.Now().Add(-time.Minute)); err != nil || b.Number != 1 {
+		t.Errorf("found build %d, want 1 (%v)", b.Number, err)
+	}
+}
+
+func TestDone(t *testing.T) {
+	for status, want := range map[string]bool{"": false, "pending": false, "running": false, "blocked": false, "waiting_on_dependencies": false,
+		"success": true, "failure": true, "killed": true, "error": true, "declined": true, "skipped": true, "a later word": true} {
+		if got := (drone.Build{Status: status}).Done(); got != want {
+			t.Errorf("%q is done: %v, want %v", status, got, want)
+		}
+	}
+}
+
+func TestCreateCancelGet(t *testing.T) {
+	server, c := client(t)
+	server.Begin("null")
+	if b, err := c.Create(nil); err != nil || b.Number != 0 {
+		t.Errorf("null became build %d (%v)", b.Number, err)
+	}
+	server.Begin("pending")
+	b, err := c.Create(map[string]string{"branch": "evil", "commit": "evil"})
+	if err != nil || b.Number != 1 || server.Builds()[0].Target != "main" {
+		t.Errorf("build %+v on branch %q (%v)", b, server.Builds()[0].Target, err)
+	}
+	for range 2 {
+		if err := c.Cancel(1); err != nil {
+			t.Error(err)
+		}
+	}
+	if b, err = c.Get(1); err != nil || b.Status != "killed" {
+		t.Errorf("build is %s (%v)", b.Status, err)
+	}
+	if _, err = c.Get(9); safehttp.Status(err) != http.StatusNotFound {
+		t.Errorf("build 9: %v, want 404", err)
+	}
+	server.Token = "another"
+	if _, err = c.Check(); safehttp.Status(err) != http.StatusUnauthorized || strings.Contains(err.Error(), "canary") {
+		t.Errorf("refused token: %v", err)
+	}
+}
