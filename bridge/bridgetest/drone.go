@@ -28,7 +28,9 @@ func NewDrone(t testing.TB, repo string) *Drone {
 	base := "/api/repos/" + repo
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/user", func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, sdk.User{Login: "bot"}) })
-	mux.HandleFunc("GET "+base, func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, sdk.Repo{Active: true, Slug: repo}) })
+	mux.HandleFunc("GET "+base, func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, map[string]any{"active": true, "slug": repo, "permissions": map[string]bool{"write": true}})
+	})
 	mux.HandleFunc("POST "+base+"/builds", d.create)
 	mux.HandleFunc("GET "+base+"/builds", d.list)
 	mux.HandleFunc("GET "+base+"/builds/{n}", d.get)

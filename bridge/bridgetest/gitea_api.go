@@ -13,6 +13,7 @@ func (g *Gitea) routes() http.Handler {
 	mux := http.NewServeMux()
 	repo := "/api/v1/repos/" + Owner + "/" + Name
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request){
+		"GET /api/v1/version":                               g.version,
 		"GET /api/v1/user":                                  g.self,
 		"GET /api/v1/users/{login}":                         g.account,
 		"GET " + repo:                                       g.repo,
@@ -45,6 +46,10 @@ func path(r *http.Request, name string) int64 {
 		return 0
 	}
 	return n
+}
+
+func (g *Gitea) version(w http.ResponseWriter, _ *http.Request) {
+	reply(w, 200, map[string]string{"version": "1.26.0"})
 }
 
 func (g *Gitea) self(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.users["bot"]) }

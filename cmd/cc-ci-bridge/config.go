@@ -126,7 +126,7 @@ func (c *config) secrets() map[string]*string {
 }
 
 // readSecrets fills each secret that is not in its variable from the file that NAME_FILE names, or else from the
-// credential that systemd passes, for example gitea-token for CC_CI_BRIDGE_GITEA_TOKEN.
+// credential that systemd passes, for example gitea_token for CC_CI_BRIDGE_GITEA_TOKEN.
 func (c *config) readSecrets(env func(string) string) error {
 	var faults []error
 	for name, value := range c.secrets() {
@@ -137,7 +137,7 @@ func (c *config) readSecrets(env func(string) string) error {
 		}
 		optional := path == ""
 		if dir := env("CREDENTIALS_DIRECTORY"); path == "" && dir != "" && *value == "" {
-			path = filepath.Join(dir, strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, prefix)), "_", "-"))
+			path = filepath.Join(dir, strings.ToLower(strings.TrimPrefix(name, prefix)))
 		}
 		if path == "" {
 			continue
