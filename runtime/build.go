@@ -156,7 +156,7 @@ func (b *build) runStep(ctx context.Context, step *engine.Step) {
 // command lets the engine run the step, within what is left of the stage's time.
 func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (*engine.State, error) {
 	deadline := b.deadline
-	if time.Now().After(deadline) {
+	if b.late.Load() && step.Run != engine.RunOnSuccess {
 		deadline = deadline.Add(b.cleanup)
 	}
 	ctx, done := context.WithDeadlineCause(ctx, deadline, engine.ErrTimeout)

@@ -175,14 +175,21 @@ func TestCancelDuringTeardown(t *testing.T) {
 	g.checkCancelled(t, job, cancelled)
 }
 
-// Time running out is not a cancel (2.3 #30): the server is told an error, and why.
-func TestTimeoutIsNotCancel(t *testing.T) {
+// Time running out is not a cancel (2.3 #30), at whatever moment it does: the server is told an error, and why.
+func TestTimeoutAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	g := newRig(t).start()
-	job := g.srv.Enqueue(runtimetest.Job{
-		Repo: drone.Repo{Timeout: 1}, Config: pipeline(t, testStep{Name: "slow", Sh: "sleep 1000"}),
-	})
-	if stage := g.settled(job.Stage); stage.Status != "error" || !strings.HasPrefix(stage.Error, "timeout: ") {
-		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	for _, after := range []time.Duration{time.Nanosecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 400 * time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			g.runner.timing.minute = after
+			g.start()
+			job := g.srv.Enqueue(runtimetest.Job{
+				Repo: drone.Repo{Timeout: 1}, Config: pipeline(t, testStep{Name: "slow", Sh: "sleep 1000"}),
+			})
+			if stage := g.settled(job.Stage); stage.Status != "error" || !strings.HasPrefix(stage.Error, "timeout: ") {
+				t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+			}
+		})
 	}
 }

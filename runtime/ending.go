@@ -41,9 +41,9 @@ func (s *stage) reportTime() (context.Context, func()) {
 		case <-ctx.Done():
 			return
 		}
-		stopped := time.Now()
+		limit := time.Now().Add(s.timing.stopHold)
 		for sleep(ctx, s.timing.stopped/5) {
-			if s.pulse.stuck(stopped) || time.Since(stopped) > s.timing.stopHold {
+			if s.pulse.stuck(s.stopped) || time.Now().After(limit) {
 				cancel()
 			}
 		}

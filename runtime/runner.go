@@ -27,8 +27,8 @@ type Runner struct {
 
 	draining  chan struct{} // closed by Drain
 	drainOnce sync.Once
-	stopping  chan struct{} // closed when running stages are cut
-	stopOnce  sync.Once
+	stopping  chan struct{} // closed when running stages are cut, at stopped
+	stopped   time.Time
 
 	mu       sync.Mutex
 	capacity int
@@ -64,7 +64,8 @@ func New(cfg Config) (*Runner, error) {
 func (r *Runner) Close() error { return r.journal.Close() }
 
 // Run polls and runs stages until the context ends or Drain was called and all stages have ended. The end of the
-// context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time.
+// context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time. A Runner
+// runs once.
 func (r *Runner) Run(ctx context.Context) error {
 	polling, stopPolling := context.WithCancel(ctx)
 	defer stopPolling()
@@ -78,7 +79,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	beside.Go(func() { r.outbox.run(background) })
 	beside.Go(func() {
 		r.awaitStop(ctx, over, stopPolling)
-		r.stopOnce.Do(func() { close(r.stopping) })
+		r.stopped = time.Now()
+		close(r.stopping)
 		cut(engine.ErrStopped)
 	})
 	r.keepSlots(polling, builds)
