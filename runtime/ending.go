@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
 // report tells the server how the stage ended. What it does not take in time goes on in the background, so that the
@@ -58,9 +60,17 @@ type pulse struct {
 	next   int
 	begun  map[int]time.Time
 	failed bool // the last call that ended was not answered
+	away   func() bool
 }
 
-func newPulse(slow time.Duration) *pulse { return &pulse{slow: slow, begun: map[int]time.Time{}} }
+// newPulse asks the client too, where it knows whether the server can be reached.
+func newPulse(server Server, slow time.Duration) *pulse {
+	p := &pulse{slow: slow, begun: map[int]time.Time{}, away: func() bool { return false }}
+	if c, ok := server.(interface{ Health() client.Health }); ok {
+		p.away = func() bool { return !c.Health().OK }
+	}
+	return p
+}
 
 // call notes how f fares.
 func (p *pulse) call(f func() error) error {
@@ -86,5 +96,5 @@ func (p *pulse) stuck(before time.Time) bool {
 			return true
 		}
 	}
-	return p.failed
+	return p.failed || p.away()
 }

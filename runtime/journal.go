@@ -24,6 +24,7 @@ const (
 	phaseAccepted phase = "accepted" // the stage is ours; its steps are not known to the server, as far as we know
 	phaseRunning  phase = "running"  // the steps are registered, their ids are known; the host may hold parts of it
 	phaseEnded    phase = "ended"    // torn down; Stage and Steps hold what the server is to be told
+	phaseLost     phase = "lost"     // the entry was damaged; only the server knows more than the stage's id
 )
 
 // entry is one stage in flight, as the journal keeps it. It holds no secret.

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/drone/drone-go/drone"
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
@@ -28,7 +30,9 @@ func (r *Runner) Recover(ctx context.Context) error {
 	}
 	for _, d := range damaged {
 		r.logger.WithError(d.err).WithField("file", d.path).Error("a journal file cannot be read; it was set aside")
-		err = errors.Join(err, r.salvage(ctx, d))
+		if d.stage != 0 {
+			entries = append(entries, r.salvage(d.stage))
+		}
 	}
 	first, done := context.WithTimeout(ctx, r.timing.recover)
 	defer done()
@@ -36,6 +40,10 @@ func (r *Runner) Recover(ctx context.Context) error {
 	for _, e := range entries {
 		log := r.logger.WithField("stage", e.Stage.ID)
 		rep := r.newReporter(&record{journal: r.journal, entry: e, log: log}, log)
+		if e.Phase == phaseIntent && r.claim(e.Stage.ID) {
+			// No slot takes the stage before it is known whether it is ours already.
+			rep.settled = func() { r.unclaim(e.Stage.ID) }
+		}
 		err = errors.Join(err, r.clear(ctx, rep))
 		sent.Go(func() {
 			if !r.outbox.deliver(first, rep) {
@@ -61,8 +69,10 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
 	}
 	leak := r.cfg.Leaks(report, err)
-	r.tell(ctx, rep, report)
-	rep.rec.note(func(e *entry) { restarted(e, leak) })
+	if e.Phase != phaseLost {
+		r.tell(ctx, rep, report)
+		rep.rec.note(func(e *entry) { restarted(e, leak) })
+	}
 	rep.log.WithFields(logrus.Fields{"repo": e.Repo, "name": e.Stage.Name}).Warn(restartedText)
 	if leak != nil {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
@@ -120,17 +130,23 @@ func restarted(e *entry, leak error) {
 	e.Phase = phaseEnded
 }
 
-// claim decides about a stage of which only the intent is known: the process ended before it knew whether Accept had
-// made the stage ours. It is ours if it has our name and stands as Accept leaves it.
+// claim decides about a stage that only the server can tell about. Where the process ended before it knew whether
+// Accept had made the stage ours, it is ours if it has our name and stands as Accept leaves it; a name alone is no
+// proof, since another runner may have it. Of a stage whose entry was damaged we know that it was ours.
 func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
 	var stage drone.Stage
 	var offered int64
-	r.rec.read(func(e *entry) { stage, offered = *e.Stage, e.Offered })
+	var lost bool
+	r.rec.read(func(e *entry) { stage, offered, lost = *e.Stage, e.Offered, e.Phase == phaseLost })
 	now, err := r.server.Detail(ctx, &stage)
-	if err != nil {
-		return false, fmt.Errorf("find out whether the stage was accepted: %w", err)
+	if errors.Is(err, client.ErrGone) {
+		return false, nil
 	}
-	if now.Stage.Machine != stage.Machine || now.Stage.Status != drone.StatusPending || now.Stage.Version != offered+1 {
+	if err != nil {
+		return false, fmt.Errorf("find out whether the stage is ours: %w", err)
+	}
+	accepted := now.Stage.Status == drone.StatusPending && now.Stage.Version == offered+1
+	if now.Stage.Machine != stage.Machine || final(now.Stage.Status) || !lost && !accepted {
 		return false, nil
 	}
 	return true, r.rec.change(func(e *entry) {
@@ -141,16 +157,12 @@ func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
 	})
 }
 
-// salvage does what can be done for a stage whose journal file was damaged: nothing of it stays on the host.
-func (r *Runner) salvage(ctx context.Context, d damage) error {
-	if d.stage == 0 {
-		return nil
+// salvage is what can be known of a stage whose journal file was damaged.
+func (r *Runner) salvage(id int64) *entry {
+	return &entry{
+		Phase: phaseLost, Build: engine.BuildName(r.cfg.Address, id), Since: time.Now().Unix(),
+		Stage: &drone.Stage{ID: id, Machine: r.cfg.Machine},
 	}
-	limited, done := context.WithTimeout(ctx, r.cfg.TeardownTimeout)
-	defer done()
-	report, err := r.cfg.Engine.Destroy(limited, engine.BuildName(r.cfg.Address, d.stage))
-	r.cfg.Hooks.tornDown(report, err)
-	return r.cfg.Leaks(report, err)
 }
 
 // removeStraySpools removes spooled logs that no entry names any more.

@@ -28,6 +28,9 @@ type reporter struct {
 
 	// onCancel is called when the server turns out to have ended the build.
 	onCancel func()
+
+	// settled, if set, is called when nothing is left to say and the journal's entry is gone.
+	settled func()
 }
 
 func (r *Runner) newReporter(rec *record, log *logrus.Entry) *reporter {
@@ -234,9 +237,9 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 // deliver says all that the server does not know yet of a stage that has ended here: the rest of the logs, the ends of
 // the steps, the end of the stage. It returns nil when nothing is left to say. No log of the stage may be open.
 func (r *reporter) deliver(ctx context.Context) error {
-	var intent bool
-	r.rec.read(func(e *entry) { intent = e.Phase == phaseIntent })
-	if intent {
+	var unclear bool
+	r.rec.read(func(e *entry) { unclear = e.Phase == phaseIntent || e.Phase == phaseLost })
+	if unclear {
 		if ours, err := r.claim(ctx); err != nil || !ours {
 			return err
 		}

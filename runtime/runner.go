@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -36,7 +37,7 @@ type Runner struct {
 	resized  chan struct{} // closed and replaced when the capacity changes
 	bounds   Limits
 	running  map[int64]*stage
-	claimed  map[int64]bool // stages that a slot is accepting or running
+	claimed  map[int64]bool // stages that a slot has, or of which it is not known yet whether they are ours
 	poll     Poll
 }
 
@@ -50,7 +51,7 @@ func New(cfg Config) (*Runner, error) {
 	t := defaultTiming()
 	r := &Runner{
 		cfg: cfg, logger: cfg.Log, timing: t, journal: journal,
-		outbox: newOutbox(cfg.Log, t), pulse: newPulse(t.stopped),
+		outbox: newOutbox(cfg.Log, t), pulse: newPulse(cfg.Server, t.stopped),
 		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
 		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{}, claimed: map[int64]bool{},
 	}
@@ -170,7 +171,7 @@ func (r *Runner) surplus() bool {
 // slot asks for stages and runs them, one after the other. A poll that is open when the capacity shrinks ends by
 // itself: a server can lock up when a poll is broken off while it offers a stage.
 func (r *Runner) slot(polling, builds context.Context) {
-	pause := r.timing.pauses()
+	pause, clash := r.timing.pauses(), r.timing.clashes()
 	for polling.Err() == nil && !r.surplus() {
 		if !r.ready(polling) {
 			return
@@ -179,11 +180,14 @@ func (r *Runner) slot(polling, builds context.Context) {
 		if polling.Err() != nil {
 			return
 		}
-		if err == nil {
-			pause = r.timing.pauses()
-			continue
+		switch err {
+		case nil:
+			pause, clash = r.timing.pauses(), r.timing.clashes()
+		case errClaimed:
+			clash.wait(polling)
+		default:
+			pause.wait(polling)
 		}
-		pause.wait(polling)
 	}
 }
 
@@ -200,6 +204,9 @@ func (r *Runner) ready(ctx context.Context) bool {
 		}
 	}
 }
+
+// errClaimed is why an offer is passed over: a server offers a stage to every slot that asks until one has accepted it.
+var errClaimed = errors.New("another slot has this stage")
 
 // next asks for one stage and runs it. No stage is no error.
 func (r *Runner) next(polling, builds context.Context) error {
@@ -218,9 +225,7 @@ func (r *Runner) next(polling, builds context.Context) error {
 		return nil // not accepted: the server offers it again
 	}
 	if !r.claim(offer.ID) {
-		// Two slots were offered the same stage: a server does that until somebody has accepted it.
-		sleep(polling, r.timing.claimed)
-		return nil
+		return errClaimed
 	}
 	defer r.unclaim(offer.ID)
 	rec, err := r.accept(builds, offer)

@@ -85,6 +85,24 @@ func TestStopWhileIdle(t *testing.T) {
 	}
 }
 
+// A stop while the server is away does not wait for it.
+func TestStopWhileServerIsAway(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.runner.timing.hold, g.runner.timing.stepsLimit, g.runner.timing.stopHold = time.Hour, time.Hour, time.Hour
+	g.start()
+	job := g.build(testStep{Name: "a", Sh: "sleep 1000"})
+	g.running(job.Stage, 1)
+	g.srv.Down()
+	eventually(t, "the client notices", func() bool { return !g.client.Health().OK })
+	if took := g.halt(); took > stopLimit {
+		t.Errorf("the stop took %s", took)
+	}
+	g.srv.Heal()
+	g.recovered().start()
+	expect(t, g.settled(job.Stage), "error", "a error, teardown success")
+}
+
 // The capacity changes while stages run: more slots open at once, too many close when they are free.
 func TestSetCapacity(t *testing.T) {
 	t.Parallel()

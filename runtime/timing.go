@@ -60,3 +60,7 @@ func (t *timing) pauses() *pauses { return &pauses{next: t.backoff, max: t.backo
 
 // watchPauses are between the openings of a watch that breaks again and again.
 func (t *timing) watchPauses() *pauses { return &pauses{next: t.backoff, max: 8 * t.backoff} }
+
+// clashes are before asking again when what was offered is not free: short at first, since another slot accepts it at
+// this moment.
+func (t *timing) clashes() *pauses { return &pauses{next: t.claimed, max: t.backoffMax} }

@@ -1,0 +1,219 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
+)
+
+// crashed is a rig whose runner ended without a word while step `b` of a stage ran: the host holds its parts and the
+// journal its entry, as a kill leaves them.
+func crashed(t *testing.T) (*rig, runtimetest.Enqueued) {
+	t.Helper()
+	g := newRig(t).start()
+	job := g.build(testStep{Name: "a", Sh: "echo first"}, testStep{Name: "b", Sh: "echo second; sleep 1000"}, testStep{Name: "c", Sh: "true"})
+	g.running(job.Stage, 2)
+	eventually(t, "the step's output is on disk", func() bool {
+		step, ok := g.srv.Step(job.Stage, "b")
+		return ok && strings.Contains(runtimetest.Text(g.srv.Logs(step.ID).Live), "second")
+	})
+	eventually(t, "step a is reported", func() bool { return g.srv.Stage(job.Stage).Steps[0].Status == "success" })
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(g.state)); err != nil {
+		t.Fatal(err)
+	}
+	g.srv.Down() // the end of the process that cannot be killed here is not heard
+	g.halt()
+	g.srv.Heal()
+	g.state = copied
+	return g, job
+}
+
+// recovered opens the rig's state anew and recovers.
+func (g *rig) recovered() *rig {
+	g.t.Helper()
+	g.open(g.state)
+	if err := g.runner.Recover(g.t.Context()); err != nil {
+		g.t.Errorf("recover: %v", err)
+	}
+	return g
+}
+
+// What a crash left is reported before the runner polls: what ran has an error, what had ended keeps its end, what was
+// spooled is stored.
+func TestRecover(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	g.recovered()
+	stage := g.srv.Stage(job.Stage)
+	expect(t, stage, "error", "a success, b error, c skipped, teardown success")
+	if stage.Error != restartedText || stage.Steps[1].Error != restartedText {
+		t.Errorf("errors: %q, %q", stage.Error, stage.Steps[1].Error)
+	}
+	if log := g.stored(job.Stage, "b"); !strings.Contains(log, "second\n") {
+		t.Errorf("log of b: %q", log)
+	}
+	if log := g.stored(job.Stage, "teardown"); !strings.Contains(log, restartedText) {
+		t.Errorf("log of the teardown: %q", log)
+	}
+	if n := len(g.journalled()); n > 0 {
+		t.Errorf("%d entries are left", n)
+	}
+	g.start()
+	g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+}
+
+// While the server is away, what has to be reported is kept, and polling goes on.
+func TestRecoverWhileServerIsAway(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	g.srv.Script(runtimetest.StageFinal, runtimetest.Reset())
+	g.recovered().start()
+	if n := g.runner.Status().Undelivered; n != 1 {
+		t.Errorf("%d stages are undelivered", n)
+	}
+	g.srv.WaitRequests(runtimetest.RequestStage, len(g.srv.Requests(runtimetest.RequestStage))+1)
+	g.srv.Heal()
+	expect(t, g.settled(job.Stage), "error", "a success, b error, c skipped, teardown success")
+}
+
+// A build that was cancelled while the runner was away stays killed.
+func TestRecoverCancelled(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	g.srv.Cancel(job.Build)
+	g.recovered()
+	if stage, build := g.srv.Stage(job.Stage), g.srv.Build(job.Build); stage.Status != "killed" || build.Status != "killed" {
+		t.Errorf("the stage is %s, the build %s", stage.Status, build.Status)
+	}
+	if n := len(g.journalled()); n > 0 {
+		t.Errorf("%d entries are left", n)
+	}
+}
+
+// Journal files that a full or failing disk left are set aside and named; their stages end all the same.
+func TestDamagedJournal(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func([]byte) []byte{
+		"empty":     func([]byte) []byte { return nil },
+		"torn":      func(b []byte) []byte { return b[:len(b)/2] },
+		"zeros":     func(b []byte) []byte { return make([]byte, len(b)) },
+		"foreign":   func([]byte) []byte { return []byte(`{"stage":{"id":1},"build":"x","phase":"running"}`) },
+		"null step": func(b []byte) []byte { return []byte(strings.Replace(string(b), `"steps":[`, `"steps":[null,`, 1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, job := crashed(t)
+			path := filepath.Join(g.state, "stages", fmt.Sprint(job.Stage, ".json"))
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.WriteFile(path, damage(data), 0o600), os.WriteFile(path+".tmp", data[:3], 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			g.recovered().start()
+			if stage := g.settled(job.Stage); stage.Status != "error" || stage.Error != restartedText {
+				t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+			}
+			if !strings.Contains(g.log.String(), filepath.Join(g.state, "damaged", filepath.Base(path))) {
+				t.Error("the damaged file is not named")
+			}
+			if left := g.host.left(t); len(left) > 0 {
+				t.Errorf("left on the host: %v", left)
+			}
+		})
+	}
+}
+
+// Whether a stage was accepted when the process ended between the intent and the answer, only the server knows.
+func TestRecoverIntent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(*drone.Stage) // of the stage on the server
+		status string
+	}{
+		{"never accepted", nil, "success"},
+		{"accepted", func(s *drone.Stage) { s.Machine = "tester" }, "error"},
+		{"another runner's", func(s *drone.Stage) { s.Machine = "other" }, "pending"},
+		{"a namesake's", func(s *drone.Stage) { s.Machine, s.Status = "tester", "running" }, "running"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			job := g.build(testStep{Name: "a", Sh: "true"})
+			offer := g.srv.Stage(job.Stage)
+			offer.Machine = "tester"
+			err := g.runner.journal.save(&entry{
+				Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.change != nil {
+				g.srv.Bump(job.Stage, c.change)
+			}
+			if err := g.runner.Recover(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n := len(g.journalled()); n > 0 {
+				t.Errorf("%d entries are left", n)
+			}
+			g.start()
+			g.srv.WaitStage(job.Stage, func(s drone.Stage) bool { return s.Status == c.status })
+		})
+	}
+}
+
+// A stage of which nobody knows yet whether it was accepted is taken by no slot until the server has told.
+func TestUnclearStageIsNotTaken(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	offer := g.srv.Stage(job.Stage)
+	offer.Machine = "tester"
+	err := g.runner.journal.save(&entry{
+		Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.srv.Script(runtimetest.Detail, runtimetest.Status(500))
+	if err := g.runner.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	g.start()
+	g.srv.WaitRequests(runtimetest.RequestStage, 3)
+	if n := len(g.srv.Requests(runtimetest.Accept)); n > 0 {
+		t.Error("the stage was accepted")
+	}
+	g.srv.Heal()
+	expect(t, g.settled(job.Stage), "success", "a success, teardown success")
+}
+
+// A step's environment and the journal hold no secret, and nothing of a stage stays in the state directory.
+func TestStateDirectoryIsEmptyAfterwards(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	g.settled(g.build(testStep{Name: "a", Sh: "echo $TOKEN", Secrets: map[string]string{"TOKEN": "canary-of-mine"}}).Stage)
+	g.halt()
+	err := filepath.WalkDir(g.state, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && d.Name() != "lock" {
+			t.Errorf("%s is left", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
