@@ -114,3 +114,27 @@ func TestSweepAfterACrash(t *testing.T) {
 		t.Errorf("the living build was swept away: %v", err)
 	}
 }
+
+func TestFindTellsTheLivingFromTheLeft(t *testing.T) {
+	e := newEngine(t, nil)
+	alive, left := newSpec(e, 1, "true"), newSpec(e, 2, "true")
+	setUp(t, e, alive)
+	if err := os.MkdirAll(left.Workspace, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	found, err := e.Find(t.Context())
+	if err != nil || len(found) != 2 {
+		t.Fatalf("found %+v, %v", found, err)
+	}
+	for _, f := range found {
+		if f.Live != (f.Build == alive.Build) || len(f.Items) == 0 {
+			t.Errorf("found %+v", f)
+		}
+	}
+	if _, err := e.Destroy(t.Context(), left.Build); err != nil {
+		t.Fatal(err)
+	}
+	if found, err = e.Find(t.Context()); err != nil || len(found) != 1 {
+		t.Errorf("after the teardown there is %+v, %v", found, err)
+	}
+}

@@ -348,6 +348,12 @@ func TestRestartAfterACrash(t *testing.T) {
 	s.until("the step runs", s.begun(job, "begun"))
 	s.signal(syscall.SIGKILL)
 	<-s.done
+	config := filepath.Join(s.state, "config")
+	out, _, code := call(t, "leaks", "--config", config, "--json")
+	var leaks []leak
+	if err := json.Unmarshal([]byte(out), &leaks); err != nil || code != 1 || len(leaks) != 1 || leaks[0].Live || len(leaks[0].Items) < 2 {
+		t.Errorf("leaks: exit code %d, %v\n%s", code, err, out)
+	}
 	again := startDaemon(t, server, map[string]string{"DRONE_RUNNER_ROOT": s.root, "DRONE_RUNNER_STATE": s.state, "DRONE_HTTP_BIND": s.bind})
 	stage := server.WaitStage(job.Stage, isOver)
 	if stage.Status != drone.StatusError || !strings.Contains(stage.Error, "the runner restarted while this stage ran") {

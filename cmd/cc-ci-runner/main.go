@@ -41,6 +41,7 @@ type cli struct {
 	Compile compileCommand `cmd:"" help:"Print as JSON what exec would run; secrets are left out."`
 	Lint    lintCommand    `cmd:"" help:"Check pipeline files; exits with 1 when there are problems."`
 	Service serviceCommand `cmd:"" help:"Install, remove or control the runner as a service of this host."`
+	Leaks   leaksCommand   `cmd:"" help:"List what builds left on this host, and remove it; exits with 1 when something is left."`
 	Doctor  doctorCommand  `cmd:"" help:"Check the configuration, the server and this host, and say what to do."`
 }
 

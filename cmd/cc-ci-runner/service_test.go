@@ -78,3 +78,30 @@ func TestDoctor(t *testing.T) {
 		t.Error("doctor shows the secret")
 	}
 }
+
+func TestLeaks(t *testing.T) {
+	root := t.TempDir()
+	file := write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=canary-secret\nDRONE_RUNNER_STATE="+t.TempDir()+"\nDRONE_RUNNER_ROOT="+root+"\n")
+	if out, errs, code := call(t, "leaks", "--config", file); code != 0 || !strings.Contains(out, "nothing is left") {
+		t.Errorf("with nothing left: exit code %d\n%s%s", code, out, errs)
+	}
+	for _, dir := range []string{"cc-ci-0123abcd-7", "somebody-elses"} {
+		if err := os.MkdirAll(filepath.Join(root, dir, "src"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, errs, code := call(t, "leaks", "--config", file)
+	if code != 1 || !strings.Contains(out, "cc-ci-0123abcd-7") || strings.Contains(out, "somebody") || !strings.Contains(errs, "--remove") {
+		t.Errorf("with a directory left: exit code %d\n%s%s", code, out, errs)
+	}
+	if out, errs, code = call(t, "leaks", "--config", file, "--remove"); code != 1 || !strings.Contains(errs, "nothing was removed") {
+		t.Errorf("without an answer: exit code %d\n%s%s", code, out, errs)
+	}
+	if out, errs, code = call(t, "leaks", "--config", file, "--remove", "--yes"); code != 0 || !strings.Contains(out, "removed: directory") {
+		t.Errorf("removing: exit code %d\n%s%s", code, out, errs)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "somebody-elses" {
+		t.Errorf("afterwards there is %v, %v", entries, err)
+	}
+}
