@@ -54,7 +54,7 @@ func prepared(t *testing.T, in Input) *engine.Spec {
 	return spec
 }
 
-// refused returns the error's text; a Spec ends the test.
+// refusal returns the error's text; a Spec ends the test.
 func refusal(t *testing.T, in Input) string {
 	t.Helper()
 	spec, err := Prepare(t.Context(), in)
@@ -62,17 +62,6 @@ func refusal(t *testing.T, in Input) string {
 		t.Fatalf("not refused: %d steps", len(spec.Steps))
 	}
 	return err.Error()
-}
-
-func stepNamed(t *testing.T, spec *engine.Spec, name string) *engine.Step {
-	t.Helper()
-	for _, s := range spec.Steps {
-		if s.Name == name {
-			return s
-		}
-	}
-	t.Fatalf("no step %q", name)
-	return nil
 }
 
 func TestPrepareWholeStage(t *testing.T) {
