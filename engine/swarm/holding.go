@@ -79,14 +79,14 @@ func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
 	if err := s.stackData(ctx, h, header, entries); err != nil {
 		return nil, err
 	}
-	for i, n := range s.nodes {
-		err := s.local(ctx, h, n, build)
-		if err == nil && i == 0 {
-			err = s.ledgered(ctx, h, n, build, entries)
-		}
-		if err != nil && i == 0 {
-			return nil, err
-		}
+	if err := s.local(ctx, h, s.nodes[0], build); err != nil {
+		return nil, err
+	}
+	if err := s.ledgered(ctx, h, s.nodes[0], build, entries); err != nil {
+		return nil, err
+	}
+	for _, n := range s.nodes[1:] {
+		err := n.try(ctx, func(ctx context.Context) error { return s.local(ctx, h, n, build) })
 		if err != nil { // a node that is cut off must not keep the others from being cleaned
 			h.unverified = append(h.unverified, thing{kind: "node", id: n.endpoint, detail: "not checked: " + err.Error()})
 		}
@@ -231,38 +231,29 @@ func (s *Swarm) unreached(ctx context.Context, h *holding, entries []ledger.Entr
 	if len(used) == 0 {
 		return nil
 	}
-	for _, n := range s.nodes {
-		info, err := n.docker.Info(ctx, client.InfoOptions{})
-		if err == nil {
-			delete(used, info.Info.Swarm.NodeID)
-		}
-	}
-	if len(used) == 0 {
-		return nil
-	}
 	nodes, err := s.docker.NodeList(ctx, client.NodeListOptions{})
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
+	reached := s.reached(ctx)
 	for _, v := range nodes.Items {
-		if used[v.ID] {
+		if v.Status.State == swarm.NodeStateDown {
+			// The Swarm remembers the tasks of a node that is down until it comes back.
+			h.tasks = slices.DeleteFunc(h.tasks, func(t thing) bool { return t.removed && strings.HasPrefix(t.name, v.ID+"/") })
+		}
+		if used[v.ID] && !reached[v.ID] {
 			h.unverified = append(h.unverified, thing{kind: "node", id: v.ID, name: v.Description.Hostname,
 				detail: "not checked: tasks of this build ran there; name the node in DRONE_RUNNER_SWARM_NODES"})
-		}
-		if used[v.ID] && v.Status.State == swarm.NodeStateDown {
-			h.tasks = withoutNode(h.tasks, v.ID)
 		}
 	}
 	return nil
 }
 
-// withoutNode drops the tasks of a node that is down: the Swarm remembers them until the node comes back.
-func withoutNode(tasks []thing, id string) []thing {
-	var out []thing
-	for _, t := range tasks {
-		if !strings.HasPrefix(t.name, id+"/") || !t.removed {
-			out = append(out, t)
-		}
+// reached are the ids of the nodes that have an endpoint here. Those that do not answer are named by their endpoints.
+func (s *Swarm) reached(ctx context.Context) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range s.nodes {
+		out[n.swarmID(ctx)] = true
 	}
 	return out
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,13 +21,57 @@ const (
 	// redialTimeout is how long a call waits for a daemon that is starting again.
 	redialTimeout = 30 * time.Second
 	redialPoll    = 100 * time.Millisecond
+
+	// nodeTimeout bounds one look at another node, nodeRetry is how long one that failed is left alone.
+	nodeTimeout = 5 * time.Second
+	nodeRetry   = 10 * time.Second
 )
 
 // node is one daemon of the Swarm.
 type node struct {
 	endpoint string
-	docker   *client.Client
-	dial     func(context.Context) (net.Conn, error)
+
+	// mu guards what the last look at a node that did not answer found: the next ones do not wait for it again.
+	mu      sync.Mutex
+	failure error
+	until   time.Time
+	id      string // the Swarm's name for it, once known
+
+	docker *client.Client
+	dial   func(context.Context) (net.Conn, error)
+}
+
+// try looks at a node, but not at one that has just failed to answer, and never for long.
+func (n *node) try(ctx context.Context, look func(context.Context) error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure != nil && time.Now().Before(n.until) {
+		return n.failure
+	}
+	limited, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
+	n.failure = look(limited)
+	n.until = time.Now().Add(nodeRetry)
+	return n.failure
+}
+
+// swarmID is the Swarm's name for the node, or empty while nobody knows it.
+func (n *node) swarmID(ctx context.Context) string {
+	n.mu.Lock()
+	id := n.id
+	n.mu.Unlock()
+	if id != "" {
+		return id
+	}
+	// One that does not answer is reported by whoever looks for objects on it.
+	_ = n.try(ctx, func(ctx context.Context) error {
+		info, err := n.docker.Info(ctx, client.InfoOptions{})
+		n.id = info.Info.Swarm.NodeID
+		return err
+	})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.id
 }
 
 // connect prepares a connection to a daemon: unix://, tcp:// (with the certificates, where there are any) or ssh://.

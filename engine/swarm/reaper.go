@@ -131,10 +131,13 @@ func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 		return nil, err
 	}
 	for i, n := range s.nodes {
-		if err := markedLocal(ctx, n, filter, add); err != nil {
-			if i == 0 {
+		n.swarmID(ctx) // while it answers: it is needed when it does not
+		look := func(ctx context.Context) error { return markedLocal(ctx, n, filter, add) }
+		if i == 0 {
+			if err := look(ctx); err != nil {
 				return nil, err
 			}
+		} else if err := n.try(ctx, look); err != nil {
 			s.cfg.Log.WithError(err).Warnf("node %s was not looked at for objects of builds", n.endpoint)
 		}
 	}

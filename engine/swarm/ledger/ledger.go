@@ -57,7 +57,7 @@ func Open(dir string, header Header) (*Ledger, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	f, openErr := os.OpenFile(path(dir, header.Build), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, openErr := os.OpenFile(path(dir, header.Build), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if openErr != nil {
 		return nil, fmt.Errorf("open ledger of %s: %w", header.Build, openErr)
 	}
@@ -66,6 +66,9 @@ func Open(dir string, header Header) (*Ledger, error) {
 		l.header = old
 		for _, e := range entries {
 			l.remember(e)
+		}
+		if err := l.mend(); err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
 		return l, nil
 	}
@@ -123,6 +126,20 @@ func (l *Ledger) line(v any) error {
 	return nil
 }
 
+// mend ends a last line that was cut short, so that the next one is whole.
+func (l *Ledger) mend() error {
+	info, err := l.file.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	last := make([]byte, 1)
+	if _, err := l.file.ReadAt(last, info.Size()-1); err != nil || last[0] == '\n' {
+		return err
+	}
+	_, err = l.file.Write([]byte{'\n'})
+	return err
+}
+
 // Read returns what a build's ledger holds; the error is fs.ErrNotExist when it has none. A last line that a crash
 // cut short is passed over: the object it would have named carries the label.
 func Read(dir, build string) (Header, []Entry, error) {
@@ -138,12 +155,12 @@ func Read(dir, build string) (Header, []Entry, error) {
 		var e Entry
 		switch {
 		case first:
-			err = json.Unmarshal(lines.Bytes(), &header)
+			_ = json.Unmarshal(lines.Bytes(), &header) // cut short too: the name is known, the rest helps only people
 		case json.Unmarshal(lines.Bytes(), &e) == nil:
 			entries = append(entries, e)
 		}
 	}
-	if err := errors.Join(err, lines.Err(), f.Close()); err != nil {
+	if err := errors.Join(lines.Err(), f.Close()); err != nil {
 		return header, entries, fmt.Errorf("read ledger of %s: %w", build, err)
 	}
 	header.Build = build

@@ -170,12 +170,15 @@ func (c *call) source(from string, create bool) (string, error) {
 	if clean == p.Socket || clean == "/var/run/docker.sock" || clean == "/run/docker.sock" {
 		return p.Socket, nil
 	}
+	if p.pins.holds(clean) { // tools send back what they read from the daemon
+		return clean, nil
+	}
 	if p.Tmp != "" && within(clean, "/tmp") && !within(clean, p.Workspace) && !within(clean, p.Root) {
 		clean = path.Join(p.Tmp, strings.TrimPrefix(clean, "/tmp"))
 	} else if !c.own() {
 		return from, nil
 	}
-	if !c.own() || p.pins.holds(clean) {
+	if !c.own() {
 		return clean, nil
 	}
 	for _, allowed := range p.Mounts {

@@ -246,13 +246,26 @@ func TasksOn(ctx context.Context, docker *client.Client, id string) (int, error)
 	for _, s := range services.Items {
 		alive[s.ID] = true
 	}
-	count := 0
+	on := map[string]int{} // by node
 	for _, t := range tasks.Items {
 		for _, n := range t.NetworksAttachments {
 			if n.Network.ID == id && t.ServiceID != "" && !alive[t.ServiceID] {
-				count++
+				on[t.NodeID]++
 			}
 		}
 	}
-	return count, nil
+	if len(on) == 0 {
+		return 0, nil
+	}
+	nodes, err := docker.NodeList(ctx, client.NodeListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, n := range nodes.Items {
+		if n.Status.State != "down" { // the tasks of one that is down stay until it comes back
+			count += on[n.ID]
+		}
+	}
+	return count + on[""], nil
 }

@@ -48,7 +48,7 @@ func newPins(cfg Config) *pins {
 // PinDir is where the pins of a socket's build lie.
 func PinDir(socket string) string { return filepath.Join(filepath.Dir(socket), "pins") }
 
-// holds says whether a path is a pin: tools send back what they read from the daemon.
+// holds says whether a path is a pin.
 func (p *pins) holds(path string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

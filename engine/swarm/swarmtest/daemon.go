@@ -27,7 +27,7 @@ type Daemon struct {
 
 	dir  string
 	lock *os.File
-	args []string
+	args []string // the command
 	proc *exec.Cmd
 	done chan error
 }
@@ -58,7 +58,7 @@ func Start(ctx context.Context) (*Daemon, error) {
 	d := &Daemon{dir: dir, lock: lock, Socket: filepath.Join(dir, "docker.sock")}
 	d.Host = "unix://" + d.Socket
 	d.args = []string{
-		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, pidFile), "--config-file", filepath.Join(dir, "daemon.json"), "-H", d.Host,
 	}
 	if err := d.begin(ctx); err != nil {
@@ -96,7 +96,7 @@ func (d *Daemon) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.proc = exec.Command("dockerd", d.args...)
+	d.proc = exec.Command(d.args[0], d.args[1:]...)
 	d.proc.Stdout, d.proc.Stderr = out, out
 	d.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := errors.Join(d.proc.Start(), out.Close()); err != nil {
@@ -186,7 +186,11 @@ func (d *Daemon) Stop() error {
 	if d.Client != nil {
 		err = errors.Join(err, d.Client.Close())
 	}
-	return errors.Join(err, removeTree(d.dir), d.lock.Close())
+	err = errors.Join(err, removeTree(d.dir))
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
 }
 
 // install makes sure that a program is there, from Debian's package if need be.

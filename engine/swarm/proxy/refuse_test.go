@@ -1,0 +1,176 @@
+package proxy_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// TestRefusals goes through the rules without a daemon: none of these calls may reach it.
+func TestRefusals(t *testing.T) {
+	f := start(t, proxy.Own)
+	create, svc := "POST /containers/create", "POST /services/create"
+	host := func(text string) string { return `{"HostConfig":{` + text + `}}` }
+	task := func(text string) string { return `{"TaskTemplate":{"ContainerSpec":{` + text + `}}}` }
+	for _, c := range []struct{ rule, call, body string }{
+		{"privileged", create, host(`"Privileged":true`)},
+		{"privileged", "POST /containers/mine/exec", `{"privileged":true}`},
+		{"host-namespaces", create, host(`"PidMode":"host"`)},
+		{"host-namespaces", create, host(`"NetworkMode":"host"`)},
+		{"host-namespaces", create, host(`"NetworkMode":"hostid"`)},
+		{"host-namespaces", "POST /build?networkmode=host", ""},
+		{"own-objects", create, host(`"IpcMode":"container:theirs"`)},
+		{"own-objects", create, host(`"VolumesFrom":["theirs:ro"]`)},
+		{"own-objects", create, host(`"Links":["host:x"]`)},
+		{"own-objects", create, host(`"Binds":["theirs:/x"]`)},
+		{"own-objects", create, host(`"Mounts":[{"Source":"host","Target":"/x"}]`)},
+		{"networks", create, host(`"NetworkMode":"theirs"`)},
+		{"networks", create, `{"NetworkingConfig":{"EndpointsConfig":{"theirs":{}}}}`},
+		{"networks", svc, `{"Networks":[{"Target":"theirs"}]}`},
+		{"networks", svc, `{"TaskTemplate":{"Networks":[{"target":"theirs"}]}}`},
+		{"networks", "POST /networks/create", `{"Name":"ingress"}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","Driver":"ipvlan"}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Driver":"x"}}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","ConfigFrom":{"Network":"theirs"}}`},
+		{"host-mounts", create, host(`"Binds":["/:/x"]`)},
+		{"host-mounts", create, host(`"Binds":["/etc/localtime/../shadow:/x"]`)},
+		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc","Target":"/x"}]`)},
+		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc/localtime","BindOptions":{"Propagation":"rshared"}}]`)},
+		{"host-mounts", svc, task(`"Mounts":[{"type":"bind","source":"/etc"}]`)},
+		{"mount-templates", svc, task(`"Mounts":[{"Type":"volume","Source":"{{.Node.ID}}"}]`)},
+		{"mount-types", create, host(`"Mounts":[{"Type":"npipe","Source":"x"}]`)},
+		{"volume-options", create, host(`"Mounts":[{"Source":"v","VolumeOptions":{"DriverConfig":{"Options":{"device":"/","o":"bind"}}}}]`)},
+		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"nfs","device":":/x"}}`},
+		{"volume-driver", "POST /volumes/create", `{"Name":"v","Driver":"rclone"}`},
+		{"volume-driver", create, host(`"VolumeDriver":"rclone"`)},
+		{"devices", create, host(`"DeviceRequests":[{"Count":-1}]`)},
+		{"devices", "POST /containers/mine/update", `{"DeviceCgroupRules":["a *:* rwm"]}`},
+		{"capabilities", create, host(`"CapAdd":["cap_sys_admin"]`)},
+		{"capabilities", svc, task(`"CapabilityAdd":["ALL"]`)},
+		{"security-options", create, host(`"SecurityOpt":["apparmor=unconfined"]`)},
+		{"security-options", create, host(`"ReadonlyPaths":[]`)},
+		{"security-options", svc, task(`"Privileges":{"SELinuxContext":{"Disable":true}}`)},
+		{"cgroup-parent", create, host(`"CgroupParent":"/system.slice"`)},
+		{"cgroup-parent", "POST /build?cgroupparent=x", ""},
+		{"runtime", create, host(`"Runtime":"sysbox"`)},
+		{"oom-score", create, host(`"OomScoreAdj":-500`)},
+		{"log-driver", create, host(`"LogConfig":{"Type":"gelf"}`)},
+		{"log-driver", svc, `{"TaskTemplate":{"LogDriver":{"Name":"fluentd"}}}`},
+		{"unknown-option", create, host(`"Shiny":{"a":1}`)},
+		{"unknown-option", svc, task(`"Shiny":true`)},
+		{"plugins", svc, `{"TaskTemplate":{"PluginSpec":{"Name":"x"}}}`},
+		{"plugins", "POST /secrets/create", `{"Name":"s","Driver":{"Name":"x"}}`},
+		{"plugins", "POST /plugins/pull", ""},
+		{"own-objects", svc, task(`"Secrets":[{"SecretID":"theirs"}]`)},
+		{"own-objects", svc, task(`"Configs":[{"ConfigID":"host"}]`)},
+		{"own-objects", "GET /containers/theirs/json", ""},
+		{"own-objects", "DELETE /containers/host", ""},
+		{"own-objects", "POST /exec/e2/start", ""},
+		{"own-objects", "DELETE /volumes/theirs", ""},
+		{"own-objects", "POST /commit?container=theirs", ""},
+		{"own-objects", "DELETE /images/theirs:latest", ""},
+		{"own-objects", "POST /build?t=host", ""},
+		{"own-objects", "POST /images/create?fromSrc=-&repo=theirs", ""},
+		{"own-objects", "POST /networks/proxy/connect", `{"Container":"theirs"}`},
+		{"own-objects", "DELETE /networks/proxy", ""},
+		{"swarm", "GET /swarm", ""}, {"swarm", "POST /swarm/init", ""}, {"nodes", "POST /nodes/x/update", ""},
+		{"buildkit", "POST /grpc", ""}, {"unknown-call", "PATCH /containers/mine", ""}, {"unknown-call", "GET /debug/vars", ""},
+	} {
+		method, path, _ := strings.Cut(c.call, " ")
+		status, answer := f.call(method, path, c.body)
+		if status != http.StatusForbidden || !strings.Contains(answer, "rule "+c.rule+":") || !strings.Contains(answer, "DRONE_RUNNER_") {
+			t.Errorf("%s %s: %d %s, want the rule %s", c.call, c.body, status, answer, c.rule)
+		}
+		if got := f.daemon.take(); got != nil {
+			t.Errorf("%s %s reached the daemon", c.call, c.body)
+		}
+	}
+}
+
+// TestInvalid sends what is no call at all.
+func TestInvalid(t *testing.T) {
+	f := start(t, proxy.Own)
+	for body, want := range map[string]int{
+		`{"HostConfig":{},"hostconfig":{"Privileged":true}}`:    http.StatusBadRequest,
+		`{"HostConfig":{"Privileged":false,"PRIVILEGED":true}}`: http.StatusBadRequest,
+		`[]`: http.StatusBadRequest, `{"HostConfig":"x"}`: http.StatusBadRequest, `{"HostConfig":{"Binds":[1]}}`: http.StatusBadRequest,
+		`{"a":"` + strings.Repeat("x", 1<<20) + `"}`: http.StatusRequestEntityTooLarge,
+	} {
+		if status, answer := f.call("POST", "/containers/create", body); status != want {
+			t.Errorf("%.60s: %d %s, want %d", body, status, answer, want)
+		}
+	}
+}
+
+// TestPins mounts paths of the workspace and swaps what lies there. Only root can pin.
+func TestPins(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make mounts")
+	}
+	f := start(t, proxy.Own)
+	ws := f.cfg.Workspace
+	source := func(path string) string {
+		t.Helper()
+		got := f.send("POST", "/containers/create", `{"HostConfig":{"Binds":["`+path+`:/x"]}}`)
+		bind := got.body["HostConfig"].(map[string]any)["Binds"].([]any)[0].(string)
+		return strings.TrimSuffix(bind, ":/x")
+	}
+	if err := os.WriteFile(filepath.Join(ws, "file"), []byte("whole"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pin := source(ws)
+	if b, err := os.ReadFile(filepath.Join(pin, "file")); err != nil || string(b) != "whole" {
+		t.Errorf("the pin shows %q, %v", b, err)
+	}
+	if again := source(ws); again != pin {
+		t.Errorf("the same path has the pins %s and %s: a second deploy would restart its tasks", pin, again)
+	}
+	if again := source(pin); again != pin {
+		t.Errorf("a pin sent back became %s", again)
+	}
+	if file := source(ws + "/file"); file == pin {
+		t.Error("a file has its directory's pin")
+	}
+	if under := source("/tmp/made"); under == "" {
+		t.Error("no pin for the build's /tmp")
+	}
+	if _, err := os.Stat(filepath.Join(f.cfg.Tmp, "made")); err != nil {
+		t.Errorf("a missing directory in the build's /tmp was not made: %v", err)
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(pin, &stat); err != nil || stat.Flags&unix.ST_NOSUID == 0 || stat.Flags&unix.ST_NODEV == 0 {
+		t.Errorf("the pin's flags are %x, %v", stat.Flags, err)
+	}
+	if err := os.Mkdir(filepath.Join(ws, "dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := source(ws + "/dir")
+	if err := os.Rename(filepath.Join(ws, "dir"), filepath.Join(ws, "old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(ws, "dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if after := source(ws + "/dir"); after == before {
+		t.Error("another directory of the same name has the first one's pin")
+	}
+	for name, target := range map[string]string{"out": "/etc", "up": "../..", "abs": ws} {
+		if err := os.Symlink(target, filepath.Join(ws, name)); err != nil {
+			t.Fatal(err)
+		}
+		body := `{"HostConfig":{"Binds":["` + ws + "/" + name + `/x:/x"]}}`
+		if status, answer := f.call("POST", "/containers/create", body); status != http.StatusForbidden {
+			t.Errorf("a link to %s: %d %s", target, status, answer)
+		}
+	}
+	body := `{"HostConfig":{"Mounts":[{"Type":"bind","Source":"` + ws + `/none","Target":"/x"}]}}`
+	if status, answer := f.call("POST", "/containers/create", body); status != http.StatusBadRequest || !strings.Contains(answer, "does not exist") {
+		t.Errorf("a missing source: %d %s", status, answer)
+	}
+}

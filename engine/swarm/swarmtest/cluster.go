@@ -1,0 +1,156 @@
+package swarmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/moby/client"
+)
+
+const (
+	bridge = "ccci-br0"
+	prefix = "10.213.77."
+)
+
+// Cluster is a Swarm of several daemons on this host, each in a network namespace of its own: the first is the
+// manager, the others are workers.
+type Cluster struct {
+	Nodes []*Daemon
+	size  int
+}
+
+// StartCluster starts a Swarm of so many daemons. It is called by a test that holds a Daemon of its package: the
+// daemons of one host's tests share a lock.
+func StartCluster(ctx context.Context, size int) (*Cluster, error) {
+	c := &Cluster{size: size}
+	_ = c.unlink(ctx) // of a run that was killed; usually there is nothing
+	if err := ip(ctx, "link add "+bridge+" type bridge", "addr add "+prefix+"1/24 dev "+bridge, "link set "+bridge+" up"); err != nil {
+		return nil, err
+	}
+	// The daemon on the host drops what it does not forward itself, on bridges too.
+	if err := command(ctx, "iptables", "-I", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"); err != nil {
+		return nil, errors.Join(err, c.Stop(ctx))
+	}
+	for i := range size {
+		d, err := startNode(ctx, i)
+		if err != nil {
+			return nil, errors.Join(err, c.Stop(ctx))
+		}
+		c.Nodes = append(c.Nodes, d)
+		if err := c.join(ctx, i); err != nil {
+			return nil, errors.Join(err, c.Stop(ctx))
+		}
+	}
+	return c, nil
+}
+
+// namespace is the name of a node's network namespace and of its end of the link.
+func namespace(i int) string { return fmt.Sprintf("ccci-n%d", i) }
+
+// startNode starts one daemon on the cluster's bridge.
+func startNode(ctx context.Context, i int) (*Daemon, error) {
+	ns, peer := namespace(i), fmt.Sprintf("ccci-p%d", i)
+	err := ip(ctx, "netns add "+ns, "link add "+ns+" type veth peer name "+peer, "link set "+peer+" master "+bridge+" up",
+		"link set "+ns+" netns "+ns, "-n "+ns+" addr add "+address(i)+"/24 dev "+ns, "-n "+ns+" link set "+ns+" up",
+		"-n "+ns+" link set lo up", "-n "+ns+" route add default via "+prefix+"1")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", dirPrefix)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{dir: dir, Socket: filepath.Join(dir, "docker.sock")}
+	d.Host = "unix://" + d.Socket
+	// Not `ip netns exec`: it mounts /sys anew, without the control groups.
+	script := fmt.Sprintf("hostname %s; mount --make-rprivate /; mkdir -p /run/docker; mount -t tmpfs tmpfs /run/docker; exec dockerd "+
+		"--data-root %s/data --exec-root %s/exec --pidfile %s/%s --config-file %s/daemon.json -H %s -H %s --tls=false --bip 10.214.%d.1/24",
+		ns, dir, dir, dir, pidFile, dir, d.Host, Endpoint(i), i)
+	d.args = []string{"nsenter", "--net=/run/netns/" + ns, "unshare", "--mount", "--uts", "sh", "-c", script}
+	if err := os.WriteFile(filepath.Join(dir, "daemon.json"), []byte("{}\n"), 0o600); err != nil {
+		return nil, err
+	}
+	if err := d.launch(ctx); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	return d, nil
+}
+
+// Endpoint is where a node answers over its link.
+func Endpoint(i int) string { return "tcp://" + address(i) + ":2375" }
+
+// address is a node's.
+func address(i int) string { return fmt.Sprintf("%s%d", prefix, 10+i) }
+
+// join makes the first node a manager and the others its workers.
+func (c *Cluster) join(ctx context.Context, i int) error {
+	d := c.Nodes[i]
+	if err := ImportImage(ctx, d.Client); err != nil {
+		return err
+	}
+	if i == 0 {
+		_, err := d.Client.SwarmInit(ctx, client.SwarmInitOptions{ListenAddr: address(0) + ":2377", AdvertiseAddr: address(0)})
+		return err
+	}
+	r, err := c.Nodes[0].Client.SwarmInspect(ctx, client.SwarmInspectOptions{})
+	if err != nil {
+		return err
+	}
+	_, err = d.Client.SwarmJoin(ctx, client.SwarmJoinOptions{
+		ListenAddr: address(i) + ":2377", AdvertiseAddr: address(i),
+		RemoteAddrs: []string{address(0) + ":2377"}, JoinToken: r.Swarm.JoinTokens.Worker,
+	})
+	return err
+}
+
+// Cut takes a node's link down; Restore brings it up again.
+func (c *Cluster) Cut(ctx context.Context, i int) error {
+	return ip(ctx, fmt.Sprintf("link set ccci-p%d down", i))
+}
+
+// Restore undoes Cut.
+func (c *Cluster) Restore(ctx context.Context, i int) error {
+	return ip(ctx, fmt.Sprintf("link set ccci-p%d up", i))
+}
+
+// Stop ends the daemons and removes the links.
+func (c *Cluster) Stop(ctx context.Context) error {
+	var err error
+	for _, d := range c.Nodes {
+		err = errors.Join(err, d.Stop())
+	}
+	return errors.Join(err, c.unlink(ctx))
+}
+
+// unlink removes the links. A namespace may live on for a while inside the kernel, so its link goes first.
+func (c *Cluster) unlink(ctx context.Context) error {
+	var err error
+	for i := range c.size {
+		err = errors.Join(err, ip(ctx, fmt.Sprintf("link del ccci-p%d", i)), ip(ctx, "netns del "+namespace(i)))
+	}
+	return errors.Join(err, ip(ctx, "link del "+bridge),
+		command(ctx, "iptables", "-D", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"))
+}
+
+// ip runs lines of the ip command.
+func ip(ctx context.Context, lines ...string) error {
+	for _, line := range lines {
+		if err := command(ctx, "ip", strings.Fields(line)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command runs a program of the host.
+func command(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
