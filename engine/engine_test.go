@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
 )
 
 // The test binary is also the stub that engine/process starts steps with.
@@ -25,8 +26,16 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(holdEnv); dir != "" {
 		os.Exit(holdLock(dir, os.Getenv("BUILD")))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := docker.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop Docker:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
+
+// docker is a daemon of the tests' own; see swarmtest.
+var docker swarmtest.Lazy
 
 // holdEnv makes the test binary a runner that holds a build's lock until it is killed.
 const holdEnv = "ENGINE_TEST_HOLD_LOCK"
@@ -292,8 +301,12 @@ func TestSecretsBeatTheEnvironment(t *testing.T) {
 	e := newEngine(t, nil)
 	spec := newSpec(e, 1, "")
 	spec.Steps[0].Env["TOKEN"] = "literal"
+	spec.Steps[0].Env["TITLE"] = "zero\x00byte"
 	spec.Steps[0].Secrets = []Secret{{Env: "TOKEN", Name: "token", Value: "s3cret"}}
 	list := strings.Join(e.environ(spec, spec.Steps[0]), "\n")
+	if !strings.Contains(list, "TITLE=zerobyte") {
+		t.Error("a zero byte is still in the environment")
+	}
 	if !strings.Contains(list, "TOKEN=s3cret") || strings.Contains(list, "literal") {
 		t.Errorf("the environment is:\n%s", list)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -146,7 +147,8 @@ func (e *Engine) environ(spec *Spec, step *Step) []string {
 	}
 	list := make([]string, 0, len(vars))
 	for name, value := range vars {
-		list = append(list, name+"="+value)
+		// The kernel's environment ends at a zero byte, and a step with one would not start at all.
+		list = append(list, strings.ReplaceAll(name+"="+value, "\x00", ""))
 	}
 	slices.Sort(list)
 	return list

@@ -121,6 +121,9 @@ func TestCompilePrintsASpecWithoutSecrets(t *testing.T) {
 	if strings.Contains(out, "canary") {
 		t.Error("the spec shows a secret")
 	}
+	if out, errs, code = call(t, "compile", file); code != 0 || !strings.Contains(out, `"name": "token"`) {
+		t.Errorf("without its secret: exit code %d\n%s%s", code, out, errs)
+	}
 }
 
 func TestExecWithSecretsVariablesAndParameters(t *testing.T) {

@@ -45,9 +45,6 @@ func newPins(cfg Config) *pins {
 	return p
 }
 
-// PinDir is where the pins of a socket's build lie.
-func PinDir(socket string) string { return filepath.Join(filepath.Dir(socket), "pins") }
-
 // holds says whether a path is a pin.
 func (p *pins) holds(path string) bool {
 	p.mu.Lock()

@@ -1,0 +1,19 @@
+//go:build !linux
+
+package proxy
+
+import "errors"
+
+// pins are bind mounts, which need Linux: elsewhere no build may mount its own directories.
+type pins struct{}
+
+func newPins(Config) *pins { return &pins{} }
+
+func (*pins) holds(string) bool { return false }
+
+func (*pins) pin(string, bool) (string, error) {
+	return "", errors.New("mounting a build's directories needs a runner on Linux")
+}
+
+// Unpin has nothing to remove on this system.
+func Unpin(string) error { return nil }
