@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -18,10 +20,20 @@ import (
 // withDocker is an engine whose builds get a Docker socket each, on a real one-node Swarm.
 func withDocker(t *testing.T, daemon *swarmtest.Daemon) *Engine {
 	t.Helper()
+	// Steps have a /tmp of their own, so the socket must not lie below it.
+	run, err := os.MkdirTemp("/var/tmp", "cc-ci-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(run); err != nil {
+			t.Error(err)
+		}
+	})
 	return newEngine(t, func(c *Config) {
 		docker, err := swarm.Open(t.Context(), swarm.Config{
 			Mode: swarm.ModeProxy, Endpoint: daemon.Host, Policy: proxy.Own, TeardownTimeout: time.Minute,
-			SocketDir: filepath.Join(t.TempDir(), "run"), LedgerDir: filepath.Join(t.TempDir(), "ledger"),
+			SocketDir: run, LedgerDir: filepath.Join(t.TempDir(), "ledger"),
 			Log: logrus.NewEntry(logrus.New()),
 		})
 		if err != nil {
@@ -89,7 +101,7 @@ func TestKeptBuildsKeepTheirDockerObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := daemon.Client.VolumeRemove(t.Context(), "kept-data", client.VolumeRemoveOptions{}); err != nil {
+		if _, err := daemon.Client.VolumeRemove(context.Background(), "kept-data", client.VolumeRemoveOptions{}); err != nil {
 			t.Log(err)
 		}
 	})

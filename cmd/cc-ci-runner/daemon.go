@@ -139,15 +139,15 @@ func lockDir() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-locks-%d", os.Getuid()))
 }
 
-// runDir is for sockets; it is gone after a reboot.
-func runDir() string {
+// runDir is for sockets. It must not lie below /tmp, which each build has for itself.
+func runDir(state string) string {
 	if os.Getuid() == 0 {
 		return "/run/cc-ci-runner"
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "cc-ci-runner")
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-runner-%d", os.Getuid()))
+	return filepath.Join(state, "run")
 }
 
 // stateName is the part of the state directory that keeps two runners on one host apart: their server and their

@@ -39,7 +39,7 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 		Mode: swarm.ModeProxy, Endpoint: c.DockerEndpoint, Policy: proxy.Policy(c.DockerPolicy),
 		Networks: c.DockerNetworks, Mounts: c.DockerMounts, Caps: c.DockerCaps,
 		TeardownTimeout: c.TeardownTimeout,
-		SocketDir:       filepath.Join(runDir(), "docker"), LedgerDir: filepath.Join(state, "docker"),
+		SocketDir:       filepath.Join(runDir(state), "docker"), LedgerDir: filepath.Join(state, "docker"),
 		Nodes: c.SwarmNodes, CertDir: c.SwarmCerts,
 		AppPattern: c.AppPattern, EnvDirs: c.AppEnvDirs, LockDir: lockDir(),
 		Log: log,
