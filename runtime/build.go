@@ -81,6 +81,16 @@ func (b *build) guarded(f func() error) (err error) {
 	return f()
 }
 
+// safely calls f where nobody takes an error: a panic is logged and ends there.
+func safely(log *logrus.Entry, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = panicked(log, p) // the log has it
+		}
+	}()
+	f()
+}
+
 // panicked logs what only a developer can use, and returns what a user gets to see. The panic's value is left out of
 // both where it is not Go's own: it may hold anything.
 func panicked(log *logrus.Entry, p any) error {
@@ -105,7 +115,8 @@ func (b *build) execute() error {
 	if err != nil {
 		return fmt.Errorf("set the build up: %w", err)
 	}
-	walk := &graph{steps: b.spec.Steps, slots: b.procs, wanted: b.wanted, run: b.runStep, skip: b.skipStep}
+	walk := &graph{steps: b.spec.Steps, slots: b.procs, wanted: b.wanted, skip: b.skipStep,
+		run: func(ctx context.Context, step *engine.Step) { safely(b.log, func() { b.runStep(ctx, step) }) }}
 	walk.walk(b.life)
 	return nil
 }
@@ -130,7 +141,7 @@ func (b *build) wanted(step *engine.Step) bool {
 	return !failing
 }
 
-// runStep runs one step of the pipeline to its end and says how it ended. It never panics.
+// runStep runs one step of the pipeline to its end and says how it ended.
 func (b *build) runStep(ctx context.Context, step *engine.Step) {
 	began := time.Now()
 	end := StepEnd{Step: step.Name}

@@ -15,8 +15,15 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
-// cancelDelay is how long a cancel may take to end the build here.
-const cancelDelay = 2 * time.Second
+// cancelDelay is how long a cancel may take to be noticed here. With CC_CI_TEST_FULL, on a machine that does nothing
+// else, that is the two seconds that are promised; elsewhere it only tells a cancel that is noticed from one that is
+// not, because the tests that ask for it switch the regular confirmation off.
+func cancelDelay() time.Duration {
+	if os.Getenv("CC_CI_TEST_FULL") != "" {
+		return 2 * time.Second
+	}
+	return 30 * time.Second
+}
 
 // times is how often a repeated test runs: the whole number with CC_CI_TEST_FULL, else a tenth of it.
 func times(n int) int {
@@ -56,7 +63,7 @@ func (g *rig) checkNoticed(t *testing.T, cancelled time.Time) {
 	for {
 		select {
 		case at := <-g.host.cut:
-			if took := at.Sub(cancelled); took > cancelDelay {
+			if took := at.Sub(cancelled); took > cancelDelay() {
 				t.Errorf("the cancel was noticed after %s", took)
 			}
 		default:
@@ -74,6 +81,7 @@ func TestCancelAtAnyMoment(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(1, uint64(i)))
 			g := newRig(t)
 			g.host.cut = make(chan time.Time, 10)
+			g.runner.timing.beat = time.Hour
 			g.start()
 			job := g.build(
 				testStep{Name: "quick", Sh: "true"},
@@ -117,6 +125,7 @@ func TestCancelWhileBothWatchesAreCut(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	g.host.cut = make(chan time.Time, 1)
+	g.runner.timing.beat = time.Hour
 	g.start()
 	job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
 	g.srv.WaitStage(job.Stage, func(s drone.Stage) bool { return len(s.Steps) > 0 && s.Steps[0].Status == "running" })
@@ -127,7 +136,7 @@ func TestCancelWhileBothWatchesAreCut(t *testing.T) {
 	time.Sleep(time.Second)
 	back := time.Now()
 	g.srv.Heal()
-	if took := (<-g.host.cut).Sub(back); took > cancelDelay {
+	if took := (<-g.host.cut).Sub(back); took > cancelDelay() {
 		t.Errorf("the cancel was noticed %s after the server was back", took)
 	}
 	g.checkCancelled(t, job, back)
@@ -136,7 +145,9 @@ func TestCancelWhileBothWatchesAreCut(t *testing.T) {
 // A restart of the server makes it forget its watches: the confirmation that follows finds the cancel (2.3 #3, #5).
 func TestCancelAfterServerRestart(t *testing.T) {
 	t.Parallel()
-	g := newRig(t).start()
+	g := newRig(t)
+	g.runner.timing.beat = time.Hour
+	g.start()
 	job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
 	g.srv.WaitStage(job.Stage, func(s drone.Stage) bool { return len(s.Steps) > 0 && s.Steps[0].Status == "running" })
 	g.srv.Restart()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,7 +106,7 @@ func TestStandingFault(t *testing.T) {
 		job := g.build(testStep{Name: "a", Sh: "echo hello"})
 		g.srv.WaitRequests(call, 1)
 		begun := time.Now()
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(time.Second)
 		if n, took := len(g.srv.Requests()), time.Since(begun).Seconds(); float64(n) > goodStage+maxRate*took {
 			t.Errorf("%d requests in %.1f s", n, took)
 		}
@@ -126,4 +127,57 @@ func TestStandingFault(t *testing.T) {
 			t.Errorf("left on the host: %v", left)
 		}
 	})
+}
+
+// Details that cannot be had end the stage with that error, instead of leaving it open for two days (2.3 #8).
+func TestDetailsFailForGood(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.srv.Script(runtimetest.Detail, runtimetest.StatusText(500, "the forge is down"))
+	g.start()
+	stage := g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	if stage.Status != "error" || !strings.Contains(stage.Error, "the forge is down") {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+}
+
+// Reports of steps that the server does not take make no step fail, skip none, and do not keep the stage from its end
+// (2.3 #10).
+func TestStepReportsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []runtimetest.Fault{
+		runtimetest.Status(409), runtimetest.StatusText(500, "Optimistic Lock Error"), runtimetest.Status(500),
+	} {
+		t.Run(fault.Name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			g.srv.Script(runtimetest.StepRunning, fault)
+			g.srv.Script(runtimetest.StepFinal, fault)
+			g.start()
+			job := g.build(testStep{Name: "a", Sh: "echo a"}, testStep{Name: "b", Sh: "echo b"})
+			if stage := g.srv.WaitDone(job.Stage); stage.Status != "success" {
+				t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+			}
+			if log := g.stored(job.Stage, "b"); log != "b\n" {
+				t.Errorf("log of b: %q", log)
+			}
+		})
+	}
+}
+
+// A runner that is refused outright asks no more than twice a second and slot (2.3 #6).
+func TestRefusedPollsAreSlow(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) { c.Capacity = 2 })
+	g.srv.Script(runtimetest.RequestStage, runtimetest.Status(401))
+	g.start()
+	g.srv.WaitRequests(runtimetest.RequestStage, 1)
+	begun := time.Now()
+	time.Sleep(time.Second)
+	if n, most := len(g.srv.Requests()), 2*maxRate*time.Since(begun).Seconds(); float64(n) > most {
+		t.Errorf("%d requests in a second of a clock that is %d times faster", n, scale)
+	}
+	if poll := g.runner.Status().Poll; poll.OK || poll.Err == nil {
+		t.Errorf("the status does not say that polling fails: %+v", poll)
+	}
 }

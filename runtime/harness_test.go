@@ -27,7 +27,7 @@ func fast() *timing {
 	t.minute = 500 * time.Millisecond
 	for _, d := range []*time.Duration{
 		&t.backoff, &t.backoffMax, &t.beat, &t.beatShort, &t.beatLong, &t.stagger, &t.announce, &t.stepsLimit, &t.hold,
-		&t.paused, &t.retry, &t.retryMax, &t.recover, &t.delivery,
+		&t.paused, &t.retry, &t.retryMax, &t.delivery,
 	} {
 		*d /= scale
 	}

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	// The tests wait far more than they compute.
-	if err := flag.Set("test.parallel", "24"); err != nil {
+	if err := flag.Set("test.parallel", "32"); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}

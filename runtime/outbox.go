@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -80,7 +81,8 @@ func (o *outbox) round(ctx context.Context) bool {
 func (o *outbox) deliver(ctx context.Context, rep *reporter) bool {
 	limited, done := context.WithTimeout(ctx, o.time.delivery)
 	defer done()
-	err := rep.deliver(limited)
+	err := errors.New("the delivery ended before it was done")
+	safely(rep.log, func() { err = rep.deliver(limited) })
 	var age time.Duration
 	var over bool
 	rep.rec.read(func(e *entry) { age, over = time.Since(time.Unix(max(e.Since, e.Stage.Stopped), 0)), e.Over })

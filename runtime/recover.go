@@ -44,7 +44,7 @@ func (r *Runner) Recover(ctx context.Context) error {
 			// No slot takes the stage before it is known whether it is ours already.
 			rep.settled = func() { r.unclaim(e.Stage.ID) }
 		}
-		err = errors.Join(err, r.clear(ctx, rep))
+		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
 		sent.Go(func() {
 			if !r.outbox.deliver(first, rep) {
 				r.outbox.add(rep)

@@ -39,9 +39,12 @@ func crashed(t *testing.T) (*rig, runtimetest.Enqueued) {
 }
 
 // recovered opens the rig's state anew and recovers.
-func (g *rig) recovered() *rig {
+func (g *rig) recovered(options ...func(*timing)) *rig {
 	g.t.Helper()
 	g.open(g.state)
+	for _, option := range options {
+		option(g.runner.timing)
+	}
 	if err := g.runner.Recover(g.t.Context()); err != nil {
 		g.t.Errorf("recover: %v", err)
 	}
@@ -77,7 +80,7 @@ func TestRecoverWhileServerIsAway(t *testing.T) {
 	t.Parallel()
 	g, job := crashed(t)
 	g.srv.Script(runtimetest.StageFinal, runtimetest.Reset())
-	g.recovered().start()
+	g.recovered(func(t *timing) { t.recover = 500 * time.Millisecond }).start()
 	if n := g.runner.Status().Undelivered; n != 1 {
 		t.Errorf("%d stages are undelivered", n)
 	}
@@ -189,6 +192,7 @@ func TestUnclearStageIsNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.srv.Script(runtimetest.Detail, runtimetest.Status(500))
+	g.runner.timing.recover = 500 * time.Millisecond
 	if err := g.runner.Recover(t.Context()); err != nil {
 		t.Error(err)
 	}

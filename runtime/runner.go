@@ -236,6 +236,6 @@ func (r *Runner) next(polling, builds context.Context) error {
 	s := r.newStage(builds, rec)
 	r.enter(offer.ID, s)
 	defer r.leave(offer.ID)
-	s.run()
+	safely(s.log, s.run)
 	return nil
 }

@@ -59,7 +59,8 @@ func (s *stage) run() {
 	defer s.stopReports()
 	watching, stopWatching := context.WithCancel(s.life)
 	var guarded sync.WaitGroup
-	guarded.Go(func() { s.newGuard().watch(watching) })
+	guard, log := s.newGuard(), s.log
+	guarded.Go(func() { safely(log, func() { guard.watch(watching) }) })
 
 	err := s.guarded(s.prepare)
 	if err == nil {

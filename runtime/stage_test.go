@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drone/drone-go/drone"
 
@@ -81,6 +82,12 @@ func TestSteps(t *testing.T) {
 			{Name: "c", Sh: "ls a b", DependsOn: []string{"a", "b"}}},
 			"success", "a success, b success, c success, teardown success"},
 		{"killed by itself", []testStep{{Name: "a", Sh: "kill -9 $$"}}, "failure", "a failure, teardown success"},
+		{"ignored start error", []testStep{{Name: "a", Ignore: true, Env: map[string]string{"FAULT": "error"}}, {Name: "b", Sh: "true"}},
+			"success", "a failure, b success, teardown success"}, // 2.3 #32
+		{"start error", []testStep{{Name: "a", Env: map[string]string{"FAULT": "error"}}, {Name: "b", Sh: "true"}},
+			"error", "a error, b skipped, teardown success"},
+		{"a background child holds the output", []testStep{{Name: "a", Sh: "sleep 1000 &"}, {Name: "b", Sh: "true"}},
+			"success", "a success, b success, teardown success"},
 		{"no steps", nil, "success", "teardown success"},
 		{"a step named teardown", []testStep{{Name: "teardown", Sh: "true"}}, "success", "teardown success, teardown (host) success"},
 	} {
@@ -92,7 +99,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// A detached step lives until the stage ends; the steps after it start at once; how it ends is reported.
+// A detached step lives until the stage ends; the steps after it start at once; how it ends is reported (2.3 #14).
 func TestDetach(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, func(c *Config) { c.MaxProcs = 1 }).start()
@@ -113,7 +120,7 @@ func TestDetach(t *testing.T) {
 	}
 }
 
-// What cannot be prepared is reported with its text, and nothing is touched.
+// What cannot be prepared, a dependency that does not exist for one (3.1), is reported with its text.
 func TestPrepareError(t *testing.T) {
 	t.Parallel()
 	g := newRig(t).start()
@@ -155,7 +162,9 @@ func TestSetupError(t *testing.T) {
 // A step that is out of time ends with the reason; what runs on failure still does.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	g := newRig(t).start()
+	g := newRig(t)
+	g.runner.timing.minute = 3 * time.Second
+	g.start()
 	job := g.srv.Enqueue(runtimetest.Job{
 		Repo: drone.Repo{Timeout: 1},
 		Config: pipeline(t, testStep{Name: "slow", Sh: "sleep 1000"}, testStep{Name: "next", Sh: "true"},

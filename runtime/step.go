@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/drone/drone-go/drone"
@@ -23,7 +24,7 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	}
 	log, err := s.openLog(name)
 	announced, ended := make(chan struct{}), make(chan struct{})
-	s.reports.Go(func() { s.follow(name, log, announced, ended) })
+	s.reports.Go(func() { safely(s.log, func() { s.follow(name, log, announced, ended) }) })
 	defer close(ended)
 	s.await(announced)
 
@@ -64,8 +65,10 @@ func (s *stage) await(announced <-chan struct{}) {
 
 // follow tells the server about one step: that it runs, then its log, then how it ended.
 func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{}) {
+	announce := sync.OnceFunc(func() { close(announced) })
+	defer announce()
 	err := s.rep.step(s.reporting, name)
-	close(announced)
+	announce()
 	<-ended
 	if log != nil {
 		if err := s.pulse.call(func() error { return log.Close(s.reporting) }); err != nil {
@@ -86,7 +89,7 @@ func (s *stage) tellEnd(name string) {
 
 // skipped is build.skipped for a stage of a server.
 func (s *stage) skipped(name string) {
-	s.reports.Go(func() { s.tellEnd(name) })
+	s.reports.Go(func() { safely(s.log, func() { s.tellEnd(name) }) })
 }
 
 // card uploads the card that the step wrote to the file that it names, if any.

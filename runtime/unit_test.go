@@ -1,0 +1,129 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/drone/drone-go/drone"
+	runner "github.com/drone/runner-go/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+)
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		limits Limits
+		repo   string
+		event  string
+		trust  bool
+		ok     bool
+	}{
+		{Limits{}, "a/b", "push", false, true},
+		{Limits{Repos: []string{}}, "a/b", "push", true, false},
+		{Limits{Repos: []string{"a/*"}}, "a/b", "push", false, true},
+		{Limits{Repos: []string{"*"}}, "a/b", "push", false, false},
+		{Limits{Repos: []string{"["}}, "a/b", "push", false, false},
+		{Limits{Repos: []string{"x/y", "a/b"}, Events: []string{"pu*"}}, "a/b", "push", false, true},
+		{Limits{Events: []string{"tag"}}, "a/b", "push", false, false},
+		{Limits{Trusted: true}, "a/b", "push", false, false},
+		{Limits{Trusted: true}, "a/b", "push", true, true},
+	} {
+		err := c.limits.Check(&runner.Context{
+			Repo: &drone.Repo{Slug: c.repo, Trusted: c.trust}, Build: &drone.Build{Event: c.event},
+		})
+		if (err == nil) != c.ok {
+			t.Errorf("%+v, %s %s: %v", c.limits, c.repo, c.event, err)
+		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "short", strings.Repeat("a", 500), strings.Repeat("ä", 500), strings.Repeat("a", 499) + "ä", "\xff bad"} {
+		got := clip(text)
+		if len(got) > maxErrorText || !utf8.ValidString(got) || len(text) <= maxErrorText && utf8.ValidString(text) && got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+// Names that nobody knows and ends that come twice change nothing.
+func TestEntryIsForgiving(t *testing.T) {
+	t.Parallel()
+	e := &entry{Stage: &drone.Stage{}, Steps: []*stepEntry{{Step: drone.Step{Name: "a", Status: drone.StatusPending}}}}
+	if e.begin("nobody") || e.step("nobody") != nil {
+		t.Error("an unknown step began")
+	}
+	e.end("nobody", outcome{status: drone.StatusPassing})
+	if !e.begin("a") || e.begin("a") {
+		t.Error("a step did not begin, or began twice")
+	}
+	e.end("a", outcome{status: drone.StatusFailing, code: 1})
+	e.end("a", outcome{status: drone.StatusPassing})
+	if s := e.Steps[0]; s.Status != drone.StatusFailing || s.ExitCode != 1 {
+		t.Errorf("the step is %s", s.Status)
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		state *engine.State
+		err   error
+		want  outcome
+	}{
+		{&engine.State{}, nil, outcome{"success", 0, ""}},
+		{&engine.State{ExitCode: 2}, nil, outcome{"failure", 2, ""}},
+		{&engine.State{ExitCode: 78}, nil, outcome{"success", 78, ""}},
+		{&engine.State{ExitCode: 139, Reason: engine.Signaled}, nil, outcome{"failure", 139, ""}},
+		{&engine.State{ExitCode: 137, Reason: engine.OutOfMemory}, nil, outcome{"failure", 137, "out of memory"}},
+		{&engine.State{ExitCode: 143, Reason: engine.DiskFull}, nil, outcome{"failure", 143, "disk limit"}},
+		{&engine.State{ExitCode: 143, Reason: engine.Cancelled}, nil, outcome{"killed", 143, ""}},
+		{&engine.State{ExitCode: 143, Reason: engine.TimedOut}, nil, outcome{"error", 143, ""}},
+		{&engine.State{}, errors.New("no idea"), outcome{"error", 0, "no idea"}},
+		{nil, errors.New("no shell"), outcome{"error", exitNotRun, "no shell"}},
+		{nil, nil, outcome{"error", exitNotRun, "the step ended without a result"}},
+	} {
+		if got := outcomeOf(c.state, c.err); got != c.want {
+			t.Errorf("%+v, %v: %+v", c.state, c.err, got)
+		}
+	}
+}
+
+// A stage waits for as many of those before it as its limit asks, and only for those of its own name.
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	var p peers
+	first, other, second, third := p.join(1, "a"), p.join(1, "b"), p.join(1, "a"), p.join(1, "a")
+	if err := p.wait(t.Context(), first, 1); err != nil {
+		t.Error(err)
+	}
+	if err := p.wait(t.Context(), second, 2); err != nil {
+		t.Error(err)
+	}
+	if err := p.wait(t.Context(), other, 1); err != nil {
+		t.Error(err)
+	}
+	ended, end := context.WithCancelCause(t.Context())
+	end(engine.ErrCancelled)
+	if err := p.wait(ended, third, 2); !errors.Is(err, engine.ErrCancelled) {
+		t.Errorf("a cancelled stage waits: %v", err)
+	}
+	waited := make(chan error)
+	go func() { waited <- p.wait(t.Context(), third, 1) }()
+	p.leave(second)
+	p.leave(second)
+	select {
+	case <-waited:
+		t.Error("the stage did not wait for the first")
+	default:
+	}
+	p.leave(first)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
