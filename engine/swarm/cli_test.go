@@ -55,6 +55,8 @@ func TestCLI(t *testing.T) {
 		"commit":    checkCommit,
 		"save load": checkSaveLoad,
 		"build":     checkBuild,
+		"BuildKit":  checkBuildKit,
+		"compose":   checkCompose,
 		"volume":    checkVolume,
 		"network, secret, config": func(t *testing.T, j *job) {
 			j.do("network", "create", "-d", "overlay", "--attachable", "clinet")
@@ -97,7 +99,7 @@ func (j *job) in(t *testing.T) *job {
 }
 
 // want runs a command and looks for a text in its output.
-func want(t *testing.T, j *job, text string, args ...string) {
+func want(t testing.TB, j *job, text string, args ...string) {
 	t.Helper()
 	if out := j.do(args...); !strings.Contains(out, text) {
 		t.Errorf("docker %s: %q, want %q in it", strings.Join(args, " "), out, text)
@@ -105,7 +107,7 @@ func want(t *testing.T, j *job, text string, args ...string) {
 }
 
 // wantInput is want for a command that reads.
-func wantInput(t *testing.T, j *job, input, text string, args ...string) {
+func wantInput(t testing.TB, j *job, input, text string, args ...string) {
 	t.Helper()
 	out, err := run(t, "unix://"+j.socket, input, args...)
 	if err != nil || !strings.Contains(out, text) {
@@ -220,6 +222,46 @@ func checkBuild(t *testing.T, j *job) {
 	j.do("build", "-t", "built:1", j.workspace)
 	want(t, j, "built", "run", "--rm", "built:1", "cat", "/built")
 	want(t, j, j.name, "image", "inspect", "--format", "{{json .Config.Labels}}", "built:1")
+}
+
+// checkBuildKit needs a docker command that has BuildKit built in; newer ones speak to it by a plugin, over a call that
+// the socket refuses.
+func checkBuildKit(t *testing.T, j *job) {
+	const debian = "/usr/bin/docker"
+	if out, err := exec.Command(debian, "--version").Output(); err != nil || !bytes.Contains(out, []byte("version 20.")) {
+		t.Skip("needs docker 20.10 as ", debian)
+	}
+	j.write("Dockerfile", "FROM "+swarmtest.Image+"\nRUN echo kit > /kit\nCOPY Dockerfile /d\n")
+	cmd := exec.Command(debian, "build", "-t", "kit:1", j.workspace)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+j.socket, "DOCKER_CONFIG="+t.TempDir(), "DOCKER_BUILDKIT=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v, %s", err, out)
+	}
+	want(t, j, j.name, "image", "inspect", "--format", "{{json .Config.Labels}}", "kit:1")
+}
+
+func checkCompose(t *testing.T, j *job) {
+	if _, err := exec.LookPath("docker-compose"); err != nil {
+		t.Skip("needs docker-compose")
+	}
+	j.write("docker-compose.yml", `
+version: "3"
+services:
+  web:
+    image: `+swarmtest.Image+`
+    volumes: [".:/w", "data:/data"]
+    networks: [default]
+volumes: {data: {}}
+`)
+	for _, args := range [][]string{{"up", "-d"}, {"exec", "-T", "web", "ls", "/w/docker-compose.yml"}, {"up", "-d"},
+		{"run", "--rm", "web", "true"}, {"down", "-t", "1"}} {
+		cmd := exec.Command("docker-compose", args...)
+		cmd.Dir = j.workspace
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+j.socket, "DOCKER_CONFIG="+t.TempDir())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("docker-compose %v: %v, %s", args, err, out)
+		}
+	}
 }
 
 func checkVolume(t *testing.T, j *job) {

@@ -34,14 +34,14 @@ func TestMain(m *testing.M) {
 
 // host is one runner on the test daemon.
 type host struct {
-	t      *testing.T
+	t      testing.TB
 	d      *swarmtest.Daemon
 	swarm  *swarm.Swarm
 	config swarm.Config
 }
 
 // newHost opens a Swarm with the usual settings; change may alter them.
-func newHost(t *testing.T, change func(*swarm.Config)) *host {
+func newHost(t testing.TB, change func(*swarm.Config)) *host {
 	t.Helper()
 	d := docker.Need(t)
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func newHost(t *testing.T, change func(*swarm.Config)) *host {
 }
 
 // openHost opens a Swarm on a daemon and fills in what the configuration leaves out.
-func openHost(t *testing.T, d *swarmtest.Daemon, cfg swarm.Config) *host {
+func openHost(t testing.TB, d *swarmtest.Daemon, cfg swarm.Config) *host {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
@@ -148,7 +148,7 @@ func (h *host) direct(args ...string) string {
 }
 
 // run runs the docker command.
-func run(t *testing.T, endpoint, stdin string, args ...string) (string, error) {
+func run(t testing.TB, endpoint, stdin string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("docker", args...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+endpoint, "DOCKER_CONFIG="+t.TempDir(), "DOCKER_BUILDKIT=0")
@@ -160,7 +160,7 @@ func run(t *testing.T, endpoint, stdin string, args ...string) (string, error) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {

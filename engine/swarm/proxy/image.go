@@ -26,9 +26,7 @@ func build(c *call) error {
 			delete(labels, k)
 		}
 	}
-	for k, v := range c.p.labels {
-		labels[k] = v
-	}
+	labels[LabelBuild] = c.p.Build
 	data, err := json.Marshal(labels)
 	if err != nil {
 		return err
@@ -52,13 +50,9 @@ func build(c *call) error {
 	return c.forward(nil)
 }
 
-// change is the Dockerfile line that labels a committed or imported image.
-func (c *call) change() []string {
-	var lines []string
-	for k, v := range c.p.labels {
-		lines = append(lines, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(v))
-	}
-	return lines
+// change is the Dockerfile line that labels a committed or imported image. One label is enough: each is a layer.
+func (c *call) change() string {
+	return "LABEL " + strconv.Quote(LabelBuild) + "=" + strconv.Quote(c.p.Build)
 }
 
 // commit labels an image made from a container.
@@ -71,7 +65,7 @@ func commit(c *call) error {
 		return err
 	}
 	c.query.Set("container", f.id)
-	c.query["changes"] = append(c.query["changes"], c.change()...)
+	c.query["changes"] = append(c.query["changes"], c.change())
 	if err := c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), ""); err != nil {
 		return err
 	}
@@ -84,7 +78,7 @@ func createImage(c *call) error {
 		return c.forward(nil)
 	}
 	if c.query.Get("fromSrc") != "" {
-		c.query["changes"] = append(c.query["changes"], c.change()...)
+		c.query["changes"] = append(c.query["changes"], c.change())
 		if err := c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), ""); err != nil {
 			return err
 		}
