@@ -12,6 +12,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
+// maxMissing is how many answers of 404 about a build are enough.
+const maxMissing = 4
+
 // follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,
 // or the poll's interval, whichever comes first.
 func (b *Bridge) follow(ctx context.Context, j *job) error {
@@ -20,7 +23,7 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 	if err == nil && build.Done() {
 		return b.decide(j, result(build))
 	}
-	if safehttp.Status(err) == http.StatusNotFound && j.fails+1 >= maxRefusals {
+	if safehttp.Status(err) == http.StatusNotFound && j.fails+1 >= maxMissing {
 		return b.decide(j, failed("build is gone", "the CI server no longer knows the build"))
 	}
 	stop, stopErr := b.Journal.Stopped(r.Key)

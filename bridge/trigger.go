@@ -13,9 +13,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxRefusals is how many answers of the same kind are enough: Drone answers 500 when its pipeline file is missing,
-// and will not stop to.
-const maxRefusals = 4
+// maxBroken is how many answers of 500 to the same build are enough: Drone gives them when its pipeline file is
+// missing, after 45 seconds each, but also when its database was busy.
+const maxBroken = 2
 
 // admit settles what a run means for the other runs of its pull request and recipe: the newest comment counts.
 // The lane makes it see every run that was admitted before it, in whatever order the hooks came.
@@ -190,7 +190,7 @@ func (b *Bridge) createFailed(j *job, err error) error {
 	case safehttp.Definite(err):
 		return b.decide(j, failed("build refused", fmt.Sprintf("the CI server refuses the build with status %d", code)))
 	case code == http.StatusInternalServerError:
-		if j.broken++; j.broken >= maxRefusals {
+		if j.broken++; j.broken >= maxBroken {
 			return b.decide(j, failed("server error",
 				"the CI server answers 500; is the pipeline file missing in the CI repository?"))
 		}

@@ -18,6 +18,10 @@ import (
 // ParamID is the build parameter that tells one comment's build from every other.
 const ParamID = "TESTME_ID"
 
+// patience bounds one call. Creating a build waits for the server's own webhooks, and when the pipeline's file is
+// missing the server looks for it three times, 15 seconds apart, before it answers 500.
+const patience = 90 * time.Second
+
 // Client starts, finds, reads and cancels the builds of one repository.
 type Client struct {
 	api    sdk.Client
@@ -32,8 +36,7 @@ type Client struct {
 func New(server *url.URL, token string, repo, branch string) *Client {
 	owner, name, _ := strings.Cut(repo, "/")
 	base := strings.TrimSuffix(server.String(), "/")
-	// Creating a build waits for the server's own webhooks, so its answer may take long.
-	client := safehttp.New(server, "Bearer "+token, 30*time.Second)
+	client := safehttp.New(server, "Bearer "+token, patience)
 	return &Client{api: sdk.NewClient(base, client), http: client, base: base, owner: owner, name: name, branch: branch}
 }
 

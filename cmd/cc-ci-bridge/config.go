@@ -77,7 +77,7 @@ type config struct {
 	// GiveUp is how long an unreachable server is asked before the author is told.
 	GiveUp time.Duration `envconfig:"CC_CI_BRIDGE_GIVE_UP" default:"1h"`
 	// Settle is how long a build whose reply was lost is looked for before it is asked for again.
-	Settle time.Duration `envconfig:"CC_CI_BRIDGE_SETTLE" default:"5s"`
+	Settle time.Duration `envconfig:"CC_CI_BRIDGE_SETTLE" default:"15s"`
 	// Poll is the first interval of asking for a build's state.
 	Poll time.Duration `envconfig:"CC_CI_BRIDGE_POLL" default:"1s"`
 	// PollMax is the longest interval of asking for a build's state.

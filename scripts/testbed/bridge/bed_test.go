@@ -69,6 +69,7 @@ func newBridge(t *testing.T, spec testbed.RepoSpec, env map[string]string) *brid
 	}
 	t.Cleanup(func() {
 		b.kill()
+		the.hand.decide(b.repo.Name, "success") // what still runs
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(b.dir, "log")) // without it there is less to see
 			t.Logf("the bridge's log:\n%s", log)

@@ -28,15 +28,13 @@ type hand struct {
 func startHand(bed *testbed.Bed) *hand {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &hand{base: bed.Drone.URL() + "/rpc/v2", secret: bed.Drone.RPCSecret, cancel: cancel, verdict: map[string]string{}}
-	for range 8 {
-		h.work.Go(func() {
-			for ctx.Err() == nil {
-				if err := h.stage(ctx); err != nil {
-					pause(ctx, 100*time.Millisecond) // the server is restarting, or the stage was cancelled
-				}
+	h.work.Go(func() {
+		for ctx.Err() == nil {
+			if err := h.next(ctx); err != nil {
+				pause(ctx, 50*time.Millisecond) // the server is restarting, or the stage was cancelled
 			}
-		})
-	}
+		}
+	})
 	return h
 }
 
@@ -65,8 +63,8 @@ func (h *hand) look(recipe string) string {
 	return h.verdict[recipe]
 }
 
-// stage takes one stage and ends it.
-func (h *hand) stage(ctx context.Context) error {
+// next takes one stage and works on it beside the others.
+func (h *hand) next(ctx context.Context) error {
 	h.mu.Lock()
 	asleep := h.asleep
 	h.mu.Unlock()
@@ -79,10 +77,18 @@ func (h *hand) stage(ctx context.Context) error {
 	if err != nil || offer.ID == 0 {
 		return err
 	}
-	path := fmt.Sprintf("/stage/%d", offer.ID)
-	if err := h.call(ctx, "POST", path+"?machine=hand", nil, &struct{}{}); err != nil {
+	if err := h.call(ctx, "POST", fmt.Sprintf("/stage/%d?machine=hand", offer.ID), nil, &struct{}{}); err != nil {
 		return err
 	}
+	h.work.Go(func() {
+		_ = h.stage(ctx, offer.ID) // fails when the build was cancelled, which the test sees at the server
+	})
+	return nil
+}
+
+// stage runs an accepted stage until the test says how it ends.
+func (h *hand) stage(ctx context.Context, id int64) error {
+	path := fmt.Sprintf("/stage/%d", id)
 	var details struct {
 		Build struct {
 			Params map[string]string
@@ -94,7 +100,7 @@ func (h *hand) stage(ctx context.Context) error {
 	}
 	stage := details.Stage
 	stage["status"], stage["started"] = "running", time.Now().Unix()
-	stage["steps"] = []map[string]any{{"step_id": offer.ID, "number": 1, "name": "run", "status": "running", "started": time.Now().Unix()}}
+	stage["steps"] = []map[string]any{{"step_id": id, "number": 1, "name": "run", "status": "running", "started": time.Now().Unix()}}
 	if err := h.call(ctx, "PUT", path, stage, &stage); err != nil {
 		return err
 	}

@@ -20,7 +20,6 @@ func TestOutcomes(t *testing.T) {
 		{"failure", "main", "failure", "**failure**", "failure", []string{"eyes", "-1"}, 1},
 		{"null", "null", "", "no pipeline for builds of event `custom`", "error", []string{"eyes", "-1"}, 0},
 		{"yaml", "yaml", "", "The CI server says `yaml", "error", []string{"eyes", "-1"}, 0},
-		{"missing", "missing", "", "is the pipeline file missing", "error", []string{"eyes", "-1"}, 0},
 		{"branch", "nowhere", "", "does not know the CI repository or its branch", "error", []string{"eyes", "-1"}, 0},
 	}
 	for _, c := range cases {
