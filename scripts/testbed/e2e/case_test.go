@@ -27,7 +27,7 @@ type testCase struct {
 	repo  testbed.Repo
 }
 
-// newCase prepares a test and lets it run beside the others. The repository holds a file greeting and is private or not.
+// newCase prepares a test and lets it run beside the others. Its repository holds a file greeting.
 func newCase(t *testing.T) *testCase {
 	t.Helper()
 	t.Parallel()
@@ -44,18 +44,23 @@ func newCaseOn(t *testing.T, servers *testbed.Bed) *testCase {
 	if c.user, err = servers.Gitea.NewUser(ctx, "u-"+c.label); err != nil {
 		t.Fatal(err)
 	}
-	c.repo = c.newRepo("hello", false, testbed.Settings{})
+	c.repo = c.newRepo("hello", false, 0)
+	c.ok(servers.Drone.Activate(ctx, c.user, c.repo, testbed.Settings{}))
 	return c
 }
 
-// newRepo makes and activates another repository of the test's user.
-func (c *testCase) newRepo(name string, private bool, settings testbed.Settings) testbed.Repo {
+// newRepo makes a repository of the test's user with more commits after the first. They come before it is activated:
+// Drone looks for a pipeline that is not there three times, five seconds apart, and holds up other webhooks meanwhile.
+func (c *testCase) newRepo(name string, private bool, more int) testbed.Repo {
 	c.t.Helper()
 	repo, err := c.user.NewRepo(c.ctx, testbed.RepoSpec{
 		Name: name, Private: private, Files: map[string]string{"greeting": "hello from the repository\n"},
 	})
 	c.ok(err)
-	c.ok(c.bed.Drone.Activate(c.ctx, c.user, repo, settings))
+	for i := range more {
+		_, err := c.user.Push(c.ctx, repo, testbed.Commit{Message: fmt.Sprint("commit ", i)})
+		c.ok(err)
+	}
 	return repo
 }
 

@@ -40,6 +40,7 @@ steps:
 
 // TestOutcomes: the ways a step can end, and what they mean for the steps after it and for the build.
 func TestOutcomes(t *testing.T) {
+	t.Parallel()
 	const after = `
 - name: after
   commands: [echo after]
