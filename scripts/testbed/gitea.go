@@ -21,7 +21,8 @@ type Gitea struct {
 // URL is the server's address, without a slash at its end.
 func (g *Gitea) URL() string { return g.url }
 
-// giteaConfig is an installed Gitea on the loopback address that talks to nobody but its webhooks' receivers there.
+// giteaConfig is an installed Gitea on the loopback address that talks to nobody but its webhooks' receivers there. It
+// delivers webhooks one by one and side by side: a slow receiver must not hold up the other tests on the same servers.
 const giteaConfig = `APP_NAME = testbed
 RUN_MODE = prod
 I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
@@ -66,6 +67,10 @@ ENABLED = false
 
 [cron.update_checker]
 ENABLED = false
+
+[queue]
+BATCH_LENGTH = 1
+MAX_WORKERS = 8
 
 [mailer]
 ENABLED = false

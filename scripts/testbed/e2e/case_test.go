@@ -40,6 +40,9 @@ func newCaseOn(t *testing.T, servers *testbed.Bed) *testCase {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("%s took more than five minutes", t.Name()))
 	t.Cleanup(cancel)
 	c := &testCase{t: t, ctx: ctx, bed: servers, label: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))}
+	// Few at a time: forty users, repositories and pushes at once only hold each other up.
+	setups <- struct{}{}
+	defer func() { <-setups }()
 	var err error
 	if c.user, err = servers.Gitea.NewUser(ctx, "u-"+c.label); err != nil {
 		t.Fatal(err)

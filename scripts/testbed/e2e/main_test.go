@@ -25,6 +25,7 @@ import (
 var (
 	bed     *testbed.Bed
 	program string
+	setups  = make(chan struct{}, 4) // a place for each test that is being prepared
 )
 
 func TestMain(m *testing.M) {

@@ -303,14 +303,24 @@ func TestIdlePickup(t *testing.T) {
 			c := newCase(t)
 			c.runner(map[string]string{"DRONE_RUNNER_CAPACITY": "1"})
 			c.done(c.push("clone:\n  disable: true\nsteps:\n- name: now\n  commands: [date +%s.%N]\n"), drone.StatusPassing)
-			time.Sleep(idle)
-			asked := time.Now()
-			build := c.done(c.again(), drone.StatusPassing)
-			began := timeIn(c.t, c.log(build, "now"))
-			t.Logf("idle %s, picked up after %s", idle, began.Sub(asked))
-			if took := began.Sub(asked); took > time.Second {
-				t.Errorf("the first command ran %s after the build was asked for", took)
+			// A deaf runner is deaf each time; a busy host is not.
+			for range 3 {
+				took := c.pickup(idle)
+				t.Logf("idle %s, first command after %s", idle, took)
+				if took < time.Second {
+					return
+				}
 			}
+			t.Error("the first command never ran within a second")
 		})
 	}
+}
+
+// pickup lets a runner idle and measures the time from asking for a build to its first command.
+func (c *testCase) pickup(idle time.Duration) time.Duration {
+	c.t.Helper()
+	time.Sleep(idle)
+	asked := time.Now()
+	build := c.done(c.again(), drone.StatusPassing)
+	return timeIn(c.t, c.log(build, "now")).Sub(asked)
 }
