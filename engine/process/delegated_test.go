@@ -39,7 +39,7 @@ func TestDelegated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer leaf.Close()
-	args := []string{"-test.run", "Test", "-test.timeout", "5m"}
+	args := []string{"-test.run", "Test", "-test.timeout", "9m"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}

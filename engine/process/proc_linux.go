@@ -42,28 +42,25 @@ func readProc(pid int) (proc, bool) {
 	return proc{pid: pid, ppid: ppid, start: start, zombie: state == 'Z' || state == 'X'}, err1 == nil && err2 == nil
 }
 
-// readProcs is every living process of the host.
-func readProcs() (map[int]proc, error) {
+// visitAll visits every living process of the host.
+func visitAll(visit func(proc)) error {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	all := map[int]proc{}
 	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		if p, ok := readProc(pid); ok && !p.zombie {
-			all[pid] = p
+		if pid, err := strconv.Atoi(name); err == nil {
+			if p, ok := readProc(pid); ok && !p.zombie {
+				visit(p)
+			}
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // same says that the PID still belongs to this process and that it is alive.

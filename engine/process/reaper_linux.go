@@ -43,23 +43,8 @@ func (h *Host) stopStep(ctx context.Context, b *build, s *step) error {
 	if s.group != "" {
 		return h.stopGroup(ctx, s.group)
 	}
-	plan := sweepPlan{find: func() ([]proc, error) { return stepProcs(b, s) }, grace: h.cfg.Grace, limit: killWait}
-	return plan.run(ctx, func() bool { return len(b.launchersOf(s)) == 0 })
-}
-
-// run sweeps until over says so, which it does with certainty where a scan can miss what forks and exits.
-func (plan sweepPlan) run(ctx context.Context, over func() bool) error {
-	for deadline := time.Now().Add(killWait); ; {
-		stuck, err := sweep(ctx, plan)
-		if err != nil || len(stuck) > 0 || over() {
-			return errors.Join(err, unkillable(stuck))
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.New("processes come and go faster than they can be killed")
-		}
-		plan.grace = 0
-		pause(ctx, 5*time.Millisecond)
-	}
+	over := func() bool { return len(b.launchersOf(s)) == 0 }
+	return sweep(ctx, sweepPlan{find: b.below(s), grace: h.cfg.Grace, over: over})
 }
 
 // stopGroup ends all processes of a cgroup and waits until it is empty.
@@ -105,20 +90,12 @@ func (g cgroup) tail() string {
 	return strings.Join(parts[max(0, len(parts)-2):], "/")
 }
 
-func unkillable(stuck []proc) error {
-	var err error
-	for _, p := range stuck {
-		err = errors.Join(err, fmt.Errorf("%s cannot be killed", p.item()))
-	}
-	return err
-}
-
 // stepPIDs are the processes of a step.
 func (h *Host) stepPIDs(b *build, s *step) ([]int, error) {
 	if s.group != "" {
 		return s.group.pids()
 	}
-	procs, err := stepProcs(b, s)
+	procs, err := b.below(s).insist(func() bool { return len(b.launchersOf(s)) > 0 })
 	var pids []int
 	for _, p := range procs {
 		pids = append(pids, p.pid)
@@ -155,13 +132,12 @@ func (h *Host) Builds(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	all, scanErr := readProcs()
-	for _, p := range all {
+	scanErr := visitAll(func(p proc) {
 		marked, _ := p.marker()
 		if name, ok := strings.CutPrefix(marked, h.cfg.Name+"/"); ok && name != "" && p.pid != os.Getpid() {
 			names[name] = true
 		}
-	}
+	})
 	return slices.Sorted(maps.Keys(names)), errors.Join(err, scanErr)
 }
 
@@ -205,7 +181,8 @@ func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, er
 	for _, g := range h.tree.groups(build) {
 		left = append(left, leftover.Item{Kind: "cgroup", Name: string(g)})
 	}
-	strays, findErr := h.strays(build)
+	b := h.build(build)
+	strays, findErr := h.strays(build).insist(func() bool { return len(b.launchers()) > 0 })
 	for _, p := range strays {
 		pids = append(pids, p.pid)
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // probeMounts finds out whether steps can have a mount namespace, by making one for a command that does nothing.
@@ -42,7 +44,9 @@ func (r *run) awaitProbe(ctx context.Context) error {
 			err = fmt.Errorf("the test command ended with code %d", res.exit.Code)
 		}
 	case <-ctx.Done():
-		err = errors.Join(context.Cause(ctx), r.cmd.Process.Kill())
+		err = context.Cause(ctx)
+		visitBelow(r.cmd.Process.Pid, func(p proc) { err = errors.Join(err, p.signal(unix.SIGKILL)) })
+		err = errors.Join(err, r.cmd.Process.Kill())
 	}
 	err = errors.Join(err, r.letGo())
 	<-r.gone

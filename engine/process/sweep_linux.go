@@ -2,20 +2,53 @@ package process
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// finder visits the living processes in question one by one, while it finds them: who is stopped the moment it is
+// seen cannot have forked and gone when the last of a list has been read. It may visit one twice.
+type finder func(visit func(proc)) error
+
+// list is who is there now.
+func (f finder) list() ([]proc, error) {
+	seen := map[procKey]bool{}
+	var found []proc
+	err := f(func(p proc) {
+		if !seen[p.key()] {
+			seen[p.key()] = true
+			found = append(found, p)
+		}
+	})
+	return found, err
+}
+
+// insist asks up to so often for somebody who is there but does not hold still, as long as somebody must be.
+func (f finder) insist(mustBe func() bool) ([]proc, error) {
+	for range 20 {
+		found, err := f.list()
+		if err != nil || len(found) > 0 || !mustBe() {
+			return found, err
+		}
+	}
+	return nil, nil
+}
+
 // sweepPlan says which processes to end one by one, where no cgroup ends them all at once.
 type sweepPlan struct {
-	// find returns the living processes in question, at the moment of the call.
-	find func() ([]proc, error)
+	find finder
 	// grace is how long they may live after SIGTERM; zero sends none.
 	grace time.Duration
-	// limit is how long to try.
-	limit time.Duration
+	// over says with certainty that all are gone, where a scan can miss one; nil if nobody knows better than a scan.
+	over func() bool
 }
 
 // procKey is what identifies a process for as long as the host runs.
@@ -26,54 +59,72 @@ type procKey struct {
 
 func (p proc) key() procKey { return procKey{p.pid, p.start} }
 
-// sweep ends the processes and returns those that it could not end: another user's, or in uninterruptible sleep.
+// sweep ends the processes. The error names those that it could not end: another user's, or in uninterruptible sleep.
 //
-// Killing one after the other loses a race against processes that fork and exit, so all are first stopped, until two
-// scans in a row find no new one: what is stopped cannot fork.
-func sweep(ctx context.Context, plan sweepPlan) ([]proc, error) {
+// Killing one after the other loses a race against processes that fork and exit, so all are first stopped, until
+// some scans in a row find no new one: what is stopped cannot fork.
+func sweep(ctx context.Context, plan sweepPlan) error {
 	if plan.grace > 0 {
 		if err := terminate(ctx, plan); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	immune := map[procKey]bool{}
-	for deadline := time.Now().Add(plan.limit); ; {
+	for deadline := time.Now().Add(killWait); ; {
 		stopped, err := stopAll(ctx, plan.find, immune)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, p := range stopped {
 			if err := p.signal(unix.SIGKILL); err != nil {
 				immune[p.key()] = true
 			}
 		}
-		if len(stopped) == 0 || time.Now().After(deadline) || ctx.Err() != nil {
-			return plan.find()
+		left, err := plan.find.list()
+		if err != nil {
+			return err
 		}
-		pause(ctx, 5*time.Millisecond)
+		stuck := !slices.ContainsFunc(left, func(p proc) bool { return !immune[p.key()] })
+		if len(left) == 0 && (plan.over == nil || plan.over()) {
+			return nil
+		}
+		if len(left) > 0 && stuck || ctx.Err() != nil || time.Now().After(deadline) {
+			return unkillable(left)
+		}
+		pause(ctx, time.Millisecond)
 	}
 }
 
-// stopAll sends SIGSTOP to whatever find returns until two scans find nothing new.
-func stopAll(ctx context.Context, find func() ([]proc, error), immune map[procKey]bool) ([]proc, error) {
+func unkillable(left []proc) error {
+	if len(left) == 0 {
+		return errors.New("there are processes that come and go faster than they can be killed")
+	}
+	var err error
+	for _, p := range left {
+		err = errors.Join(err, fmt.Errorf("%s cannot be killed", p.item()))
+	}
+	return err
+}
+
+// stopAll sends SIGSTOP to whomever find visits until three scans in a row find nobody new.
+func stopAll(ctx context.Context, find finder, immune map[procKey]bool) ([]proc, error) {
 	seen := map[procKey]bool{}
 	var stopped []proc
-	for quiet := 0; quiet < 2 && ctx.Err() == nil; quiet++ {
-		found, err := find()
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range found {
+	for quiet := 0; quiet < 3 && ctx.Err() == nil; quiet++ {
+		err := find(func(p proc) {
 			if seen[p.key()] || immune[p.key()] {
-				continue
+				return
 			}
 			seen[p.key()] = true
 			quiet = -1
 			if err := p.signal(unix.SIGSTOP); err != nil {
 				immune[p.key()] = true // not ours to signal: reported at the end
-				continue
+				return
 			}
 			stopped = append(stopped, p)
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return stopped, nil
@@ -83,17 +134,18 @@ func stopAll(ctx context.Context, find func() ([]proc, error), immune map[procKe
 func terminate(ctx context.Context, plan sweepPlan) error {
 	told := map[procKey]bool{}
 	for deadline := time.Now().Add(plan.grace); time.Now().Before(deadline) && ctx.Err() == nil; {
-		found, err := plan.find()
-		if err != nil || len(found) == 0 {
-			return err
-		}
-		for _, p := range found {
+		alive := false
+		err := plan.find(func(p proc) {
+			alive = true
 			if !told[p.key()] {
 				told[p.key()] = true
 				_ = askToEnd(p) // whoever does not hear it is killed in the end
 			}
+		})
+		if err != nil || !alive && (plan.over == nil || plan.over()) {
+			return err
 		}
-		pause(ctx, 20*time.Millisecond)
+		pause(ctx, 10*time.Millisecond)
 	}
 	return nil
 }
@@ -116,23 +168,56 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// descendantsOf are the processes below root, which is not among them. With one that is gone there are none.
-func descendantsOf(all map[int]proc, root int) []proc {
-	children := map[int][]proc{}
-	for _, p := range all {
-		children[p.ppid] = append(children[p.ppid], p)
+// visitBelow visits the processes below root, which is not among them.
+func visitBelow(root int, visit func(proc)) {
+	for next := childrenOf(root); len(next) > 0; {
+		pid := next[0]
+		next = next[1:]
+		if p, ok := readProc(pid); ok && !p.zombie {
+			visit(p)
+			next = append(next, childrenOf(pid)...)
+		}
 	}
-	var found []proc
-	next := children[root]
-	for len(next) > 0 {
-		p := next[0]
-		next = append(next[1:], children[p.pid]...)
-		found = append(found, p)
-	}
-	return found
 }
 
-func descendantsOfSelf() ([]proc, error) {
-	all, err := readProcs()
-	return descendantsOf(all, os.Getpid()), err
+// childrenOf asks the kernel, or, where it is built without that answer, everybody for their parent.
+func childrenOf(pid int) []int {
+	threads, err := os.ReadDir(procPath(pid, "task"))
+	if err != nil {
+		return nil
+	}
+	var children []int
+	for _, thread := range threads {
+		text, err := os.ReadFile(procPath(pid, "task/"+thread.Name()+"/children"))
+		if errors.Is(err, fs.ErrNotExist) && procExists(pid, thread.Name()) {
+			return childrenByParent(pid)
+		}
+		for _, word := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children
+}
+
+func procExists(pid int, thread string) bool {
+	_, err := os.Stat(procPath(pid, "task/"+thread+"/stat"))
+	return err == nil
+}
+
+func childrenByParent(parent int) []int {
+	var children []int
+	// An unreadable /proc has no children to tell of; the caller sees that on its own account.
+	_ = visitAll(func(p proc) {
+		if p.ppid == parent {
+			children = append(children, p.pid)
+		}
+	})
+	return children
+}
+
+func visitBelowSelf(visit func(proc)) error {
+	visitBelow(os.Getpid(), visit)
+	return nil
 }

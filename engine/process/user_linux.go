@@ -118,13 +118,12 @@ func releaseUID(marker string) error {
 // procsOf are the living processes of a user. The owner of /proc/PID would not do: it is root for a process that
 // made itself non-dumpable.
 func procsOf(uid int) ([]proc, error) {
-	all, err := readProcs()
 	var found []proc
-	for _, p := range all {
+	err := visitAll(func(p proc) {
 		if p.uid() == uid {
 			found = append(found, p)
 		}
-	}
+	})
 	return found, err
 }
 
