@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,6 +170,35 @@ func TestKilledRunner(t *testing.T) {
 	if err != nil || strings.Contains(string(mounts), h.config.SocketDir) {
 		t.Errorf("a pin is still mounted (%v)", err)
 	}
+}
+
+// TestOwnMountNamespace lets a runner that has a mount namespace of its own, as services often do, mount its workspace.
+func TestOwnMountNamespace(t *testing.T) {
+	h := newHost(t, nil)
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestOwnMountNamespaceChild$", "-test.v")
+	cmd.Env = append(os.Environ(), "CC_CI_TEST_CHILD="+h.config.SocketDir, "CC_CI_TEST_LEDGER="+h.config.LedgerDir,
+		"CC_CI_TEST_ENDPOINT="+h.d.Host)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), h.config.SocketDir) {
+		t.Errorf("a pin is still mounted (%v)", err)
+	}
+}
+
+// TestOwnMountNamespaceChild is that runner.
+func TestOwnMountNamespaceChild(t *testing.T) {
+	dir := os.Getenv("CC_CI_TEST_CHILD")
+	if dir == "" {
+		t.Skip("is the child of TestOwnMountNamespace")
+	}
+	d := &swarmtest.Daemon{Host: os.Getenv("CC_CI_TEST_ENDPOINT")}
+	h := openHost(t, d, swarm.Config{SocketDir: dir, LedgerDir: os.Getenv("CC_CI_TEST_LEDGER")})
+	j := h.attach("cc-ci-test-namespace", nil)
+	j.write("f", "seen")
+	want(t, j, "seen", "run", "--rm", "-v", j.workspace+":/w", swarmtest.Image, "cat", "/w/f")
 }
 
 // TestKilledRunnerChild is the runner that is killed.

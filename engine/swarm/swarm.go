@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,11 +141,15 @@ func (s *Swarm) Attach(ctx context.Context, b Build) (string, error) {
 	if b.Keep {
 		policy = proxy.Keep
 	}
+	namespace, err := s.namespace(ctx)
+	if err != nil {
+		return "", errors.Join(err, l.Close())
+	}
 	cfg := proxy.Config{
 		Build: b.Name, Labels: b.Labels, Socket: s.socketPath(b.Name), UID: b.UID, GID: b.GID,
 		Policy: policy, Root: b.Root, Workspace: b.Workspace, Tmp: b.Tmp,
 		Networks: s.cfg.Networks, Mounts: s.cfg.Mounts, Caps: s.cfg.Caps,
-		Docker: s.docker, Dial: s.dial, Ledger: l, Log: s.cfg.Log.WithField("build", b.Name),
+		Docker: s.docker, Dial: s.dial, Ledger: l, Namespace: namespace, Log: s.cfg.Log.WithField("build", b.Name),
 		HoldTimeout: holdTimeout, BodyLimit: bodyLimit,
 	}
 	p, err := proxy.Start(ctx, cfg)
@@ -178,19 +183,35 @@ func (s *Swarm) Detach(ctx context.Context, build string) error {
 	if lookErr != nil || !h.empty() {
 		return errors.Join(err, lookErr)
 	}
-	return errors.Join(err, s.forget(build))
+	return errors.Join(err, s.forget(ctx, build))
 }
 
 // forget removes what the runner itself keeps of a build: its pins, its socket's directory and its ledger.
-func (s *Swarm) forget(build string) error {
+func (s *Swarm) forget(ctx context.Context, build string) error {
 	path := s.socketPath(build)
-	err := proxy.Unpin(path)
+	// Where Docker does not answer, the runner's own namespace has to do: removing the pins' directories in one
+	// namespace takes their mounts away in the others.
+	namespace, _ := s.namespace(ctx)
+	err := proxy.Unpin(path, namespace)
 	for _, p := range []string{path, filepath.Dir(path)} {
 		if rmErr := os.Remove(p); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
 		}
 	}
 	return errors.Join(err, ledger.Remove(s.cfg.LedgerDir, build))
+}
+
+// namespace is the daemon's mount namespace, or empty when it is the runner's or the runner could not enter it.
+func (s *Swarm) namespace(ctx context.Context) (string, error) {
+	if os.Geteuid() != 0 || !strings.HasPrefix(s.cfg.Endpoint, "unix://") {
+		return "", nil
+	}
+	conn, err := s.dial(ctx)
+	if err != nil {
+		return "", fmt.Errorf("connect to Docker at %s: %w", s.cfg.Endpoint, err)
+	}
+	path, err := proxy.Namespace(conn)
+	return path, errors.Join(err, conn.Close())
 }
 
 // socketPath is where a build's socket lies.

@@ -53,7 +53,7 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	removed, err = append(removed, files...), errors.Join(err, fileErr)
 	s.remember(build, t.refusals)
 	if err == nil && s.attached(build) == nil {
-		err = s.forget(build)
+		err = s.forget(ctx, build)
 	}
 	return removed, err
 }

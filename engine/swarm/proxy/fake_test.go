@@ -175,7 +175,7 @@ func start(t *testing.T, policy proxy.Policy) *fixture {
 	}}}
 	t.Cleanup(func() {
 		f.client.CloseIdleConnections()
-		for _, err := range []error{f.proxy.Close(), f.ledger.Close(), proxy.Unpin(f.cfg.Socket), docker.Close(), server.Close()} {
+		for _, err := range []error{f.proxy.Close(), f.ledger.Close(), proxy.Unpin(f.cfg.Socket, ""), docker.Close(), server.Close()} {
 			if err != nil {
 				t.Error(err)
 			}

@@ -19,9 +19,10 @@ import (
 // one at which the daemon mounts it. The daemon therefore never gets such a path: it gets that of a pin, which was
 // made from a file descriptor that was opened without leaving the build's directories.
 type pins struct {
-	dir      string
-	roots    []string
-	uid, gid int
+	dir       string
+	namespace string
+	roots     []string
+	uid, gid  int
 
 	mu     sync.Mutex
 	made   map[inode]string
@@ -36,7 +37,7 @@ type inode struct {
 
 // newPins keeps the pins of a build beside its socket.
 func newPins(cfg Config) *pins {
-	p := &pins{dir: PinDir(cfg.Socket), uid: cfg.UID, gid: cfg.GID, made: map[inode]string{}}
+	p := &pins{dir: PinDir(cfg.Socket), namespace: cfg.Namespace, uid: cfg.UID, gid: cfg.GID, made: map[inode]string{}}
 	for _, root := range []string{cfg.Root, cfg.Workspace, cfg.Tmp} {
 		if root != "" {
 			p.roots = append(p.roots, filepath.Clean(root))
@@ -58,9 +59,18 @@ func (p *pins) holds(path string) bool {
 }
 
 // pin returns the path to give to the daemon for a path in the build's directories.
-func (p *pins) pin(path string, create bool) (string, error) {
+func (p *pins) pin(path string, create bool) (target string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	err = inside(p.namespace, func() error {
+		target, err = p.make(path, create)
+		return err
+	})
+	return target, err
+}
+
+// make finds or makes a pin, as the daemon would see it.
+func (p *pins) make(path string, create bool) (string, error) {
 	fd, err := p.open(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", missing(path)
@@ -147,8 +157,15 @@ func (p *pins) openBelow(base int, rel string, create bool) (int, error) {
 }
 
 // Unpin removes the pins of a socket's build, those of a runner that was killed too.
-func Unpin(socket string) error {
-	dir := PinDir(socket)
+func Unpin(socket, namespace string) error {
+	if _, err := os.Lstat(PinDir(socket)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return inside(namespace, func() error { return unpin(PinDir(socket)) })
+}
+
+// unpin removes the pins in a directory, and the directory.
+func unpin(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

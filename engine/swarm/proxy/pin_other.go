@@ -2,7 +2,10 @@
 
 package proxy
 
-import "errors"
+import (
+	"errors"
+	"net"
+)
 
 // pins are bind mounts, which need Linux: elsewhere no build may mount its own directories.
 type pins struct{}
@@ -16,4 +19,7 @@ func (*pins) pin(string, bool) (string, error) {
 }
 
 // Unpin has nothing to remove on this system.
-func Unpin(string) error { return nil }
+func Unpin(_, _ string) error { return nil }
+
+// Namespace is always the runner's own on this system.
+func Namespace(net.Conn) (string, error) { return "", nil }

@@ -60,6 +60,9 @@ type Config struct {
 	Ledger *ledger.Ledger
 	Log    *logrus.Entry
 
+	// Namespace is the daemon's mount namespace where that is not the runner's (see the function of that name).
+	Namespace string
+
 	// HoldTimeout bounds how long the removal of a network waits for the tasks that still sit on it.
 	HoldTimeout time.Duration
 

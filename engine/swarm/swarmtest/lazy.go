@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package swarmtest gives tests a real one-node Swarm: a Docker daemon of their own, on a private socket and data
 // root, with a small image, started when the first test asks and stopped when the test binary ends.
 package swarmtest
