@@ -79,8 +79,10 @@ func TestPassingFault(t *testing.T) {
 		if ends := g.ends(job.Stage); ends != 1 {
 			t.Errorf("%d final reports", ends)
 		}
+		// A lost lock is tried once more and then given up: the server has another end of the step than ours.
+		given := call == runtimetest.StepFinal && fault.Name == "409"
 		for _, s := range stage.Steps {
-			if s.ID != 0 && s.Status != "success" && !(s.Status == "pending" && call == runtimetest.StageRunning) {
+			if !given && s.Status != "success" && !(s.Status == "pending" && call == runtimetest.StageRunning) {
 				t.Errorf("step %s is %s", s.Name, s.Status)
 			}
 		}
