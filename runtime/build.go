@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
 const teardownName = "teardown"
@@ -48,7 +49,8 @@ type build struct {
 	skipRest atomic.Bool // a step asked to skip what is left
 	touched  bool        // Setup was called: the host may hold parts of the build
 	warned   atomic.Bool // the warnings were written
-	unmasked []string    // secrets that are too short to be masked
+	masker   *logs.Masker
+	unmasked []string // secrets that are too short to be masked
 }
 
 // plan writes the steps into the entry as they are registered: those of the pipeline and the teardown.
@@ -59,7 +61,7 @@ func (b *build) plan(e *entry) {
 			name = teardownName + " (host)"
 		}
 	}
-	e.Root = b.spec.Root
+	e.Build, e.Root = b.spec.Build, b.spec.Root
 	e.Steps = nil
 	add := func(step drone.Step) {
 		step.Number, step.StageID, step.Status = len(e.Steps)+1, e.Stage.ID, drone.StatusPending
@@ -271,7 +273,7 @@ func (b *build) conclude(err, leak error) {
 				status = drone.StatusFailing
 			}
 		}
-		e.conclude(status, text)
+		e.conclude(status, b.masked(text))
 		e.Phase = phaseEnded
 	})
 }
@@ -293,6 +295,14 @@ func (b *build) text(e *entry, err error) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// masked is a text that goes to the server beside the logs. A command line that is named in it may hold a secret.
+func (b *build) masked(text string) string {
+	if b.masker == nil {
+		return text // nothing is known of the build yet, its secrets least of all
+	}
+	return b.masker.Mask(text)
 }
 
 func joinText(a, b string) string {

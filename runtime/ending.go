@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -83,7 +84,7 @@ func (p *pulse) call(f func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.begun, id)
-	p.failed = err != nil
+	p.failed = err != nil && !errors.Is(err, client.ErrOptimisticLock) // a refusal is an answer
 	return err
 }
 

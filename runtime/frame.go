@@ -45,15 +45,14 @@ func (b *build) closing(state *engine.State, log io.Writer) {
 }
 
 // mask makes the masker of the build, and notes which of its secrets cannot be masked.
-func (b *build) mask() *logs.Masker {
+func (b *build) mask() {
 	values, names := secretsOf(b.spec)
-	masker := logs.NewMasker(values)
-	for _, i := range masker.Unmasked() {
+	b.masker = logs.NewMasker(values)
+	for _, i := range b.masker.Unmasked() {
 		if values[i] != "" && !slices.Contains(b.unmasked, names[i]) {
 			b.unmasked = append(b.unmasked, names[i])
 		}
 	}
-	return masker
 }
 
 // secretsOf are all values that no log of the stage may show, and what they are called.

@@ -56,15 +56,16 @@ func (l Local) Run(ctx context.Context) (*drone.Stage, error) {
 	if l.MaxProcs > 0 {
 		b.procs = semaphore.NewWeighted(l.MaxProcs)
 	}
-	masker := b.mask()
+	b.mask()
 	b.withLog = func(name string, f func(io.Writer) outcome) {
 		rec.note(func(e *entry) { e.begin(name) })
-		out := logs.NewConsole(l.Out, name, masker, l.Pretty)
+		out := logs.NewConsole(l.Out, name, b.masker, l.Pretty)
 		var result outcome
 		err := b.guarded(func() error { result = f(out); return nil })
 		if err = errors.Join(err, out.Close()); err != nil {
 			result = outcome{status: drone.StatusError, code: exitNotRun, text: err.Error()}
 		}
+		result.text = b.masked(result.text)
 		rec.note(func(e *entry) { e.end(name, result) })
 	}
 	b.plan(rec.entry)

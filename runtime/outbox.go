@@ -103,7 +103,5 @@ func (o *outbox) forget(rep *reporter) {
 	if err := rep.rec.remove(); err != nil {
 		rep.log.WithError(err).Error("the journal entry of a finished stage cannot be removed")
 	}
-	if rep.settled != nil {
-		rep.settled()
-	}
+	rep.settled()
 }

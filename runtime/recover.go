@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
@@ -40,10 +41,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 	for _, e := range entries {
 		log := r.logger.WithField("stage", e.Stage.ID)
 		rep := r.newReporter(&record{journal: r.journal, entry: e, log: log}, log)
-		if e.Phase == phaseIntent && r.claim(e.Stage.ID) {
-			// No slot takes the stage before it is known whether it is ours already.
-			rep.settled = func() { r.unclaim(e.Stage.ID) }
-		}
+		// No slot takes the stage before it is known whether it is ours already. The claim ends with the entry.
+		r.claim(e.Stage.ID)
 		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
 		sent.Go(func() {
 			if !r.outbox.deliver(first, rep) {
@@ -68,6 +67,7 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
 	}
+	withoutDetails(report, err)
 	leak := r.cfg.Leaks(report, err)
 	if e.Phase != phaseLost {
 		r.tell(ctx, rep, report)
@@ -78,6 +78,24 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
 	}
 	return nil
+}
+
+// withoutDetails takes out what says more than a name. A command line may hold a secret of the build, and which secrets
+// it had was known to the process that crashed only.
+func withoutDetails(report *engine.Report, err error) {
+	var lists [][]leftover.Item
+	if report != nil {
+		lists = append(lists, report.Leftovers, report.Removed, report.Kept, report.Survivors)
+	}
+	var leak *engine.LeakError
+	if errors.As(err, &leak) {
+		lists = append(lists, leak.Items)
+	}
+	for _, items := range lists {
+		for i := range items {
+			items[i].Detail = ""
+		}
+	}
 }
 
 // tell writes into the log of the teardown step what the crash had left.

@@ -29,14 +29,16 @@ type reporter struct {
 	// onCancel is called when the server turns out to have ended the build.
 	onCancel func()
 
-	// settled, if set, is called when nothing is left to say and the journal's entry is gone.
+	// settled is called when nothing is left to say and the journal's entry is gone.
 	settled func()
 }
 
 func (r *Runner) newReporter(rec *record, log *logrus.Entry) *reporter {
+	var id int64
+	rec.read(func(e *entry) { id = e.Stage.ID })
 	return &reporter{
 		server: r.cfg.Server, rec: rec, log: log, timing: r.timing, pulse: r.pulse,
-		turn: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), settled: func() { r.unclaim(id) },
 	}
 }
 

@@ -227,9 +227,9 @@ func (r *Runner) next(polling, builds context.Context) error {
 	if !r.claim(offer.ID) {
 		return errClaimed
 	}
-	defer r.unclaim(offer.ID)
 	rec, err := r.accept(builds, offer)
 	if err != nil {
+		r.unclaim(offer.ID)
 		r.logger.WithError(err).WithField("stage", offer.ID).Warn("a stage that was offered is not taken")
 		return err
 	}

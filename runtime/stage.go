@@ -11,7 +11,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
-	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
 // defaultTimeout is the time of a stage whose repository sets none.
@@ -25,7 +24,6 @@ type stage struct {
 	end    context.CancelCauseFunc // ends the build's life
 	detail *runner.Context
 	shown  atomic.Pointer[runner.Context] // detail, for Status
-	masker *logs.Masker
 	me     *peer
 
 	// reports are the goroutines that tell the server about one step each. They end early when stopReports is called.
@@ -99,7 +97,7 @@ func (s *stage) prepare() error {
 		return err
 	}
 	s.spec = spec
-	s.masker = s.mask()
+	s.mask()
 	s.rec.read(func(e *entry) { s.plan(e) })
 	if err := s.rep.register(s.life); err != nil {
 		return err

@@ -35,6 +35,7 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	if err != nil {
 		result.text = err.Error()
 	}
+	result.text = s.masked(result.text)
 	s.rec.note(func(e *entry) { e.end(name, result) })
 }
 
