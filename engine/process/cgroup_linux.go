@@ -146,7 +146,7 @@ func (g cgroup) waitEmpty(ctx context.Context, limit time.Duration) (bool, error
 		return false, &fs.PathError{Op: "open", Path: string(g) + "/cgroup.events", Err: err}
 	}
 	events := os.NewFile(uintptr(fd), "cgroup.events")
-	defer events.Close()
+	defer discard(events)
 	for deadline := time.Now().Add(limit); ; {
 		populated, ok := g.field("cgroup.events", "populated")
 		if populated == 0 && (ok || !g.exists()) {

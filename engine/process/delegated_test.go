@@ -38,7 +38,7 @@ func TestDelegated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer leaf.Close()
+	defer discard(leaf)
 	args := []string{"-test.run", "Test", "-test.timeout", "9m"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")

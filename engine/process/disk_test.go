@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -37,10 +36,4 @@ func TestDiskUsage(t *testing.T) {
 	if _, err := DiskUsage(ctx, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of the context: %v", err)
 	}
-}
-
-// statOf is what the kernel says of a file.
-func statOf(info os.FileInfo) *syscall.Stat_t {
-	st, _ := info.Sys().(*syscall.Stat_t)
-	return st
 }

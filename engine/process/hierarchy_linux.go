@@ -36,12 +36,12 @@ func readHierarchies() (hierarchies, error) {
 	if err != nil {
 		return hierarchies{}, err
 	}
-	defer mounts.Close()
+	defer discard(mounts)
 	own, err := os.Open("/proc/self/cgroup")
 	if err != nil {
 		return hierarchies{}, err
 	}
-	defer own.Close()
+	defer discard(own)
 	return parseHierarchies(mounts, own)
 }
 

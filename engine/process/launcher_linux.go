@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -31,7 +30,7 @@ func reap(command int, o order) error {
 			_, _ = io.Copy(io.Discard, control) // ends with the runner, in whichever way
 			close(orphaned)
 			// Nobody is left to hear of an error. What cannot be killed is found by the next runner's sweep.
-			_ = sweep(context.Background(), sweepPlan{find: visitBelowSelf})
+			_ = sweep(nil, sweepPlan{find: visitBelowSelf})
 		}()
 	}
 	var ws syscall.WaitStatus

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -84,7 +85,7 @@ func TestBinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer l.Close()
+			defer discard(l)
 		}
 		b := newBuild(t, h, Build{Binds: []Bind{
 			{Source: source, Target: target},
@@ -162,4 +163,10 @@ func TestMountsOfAStepStayInside(t *testing.T) {
 	if _, out := mustRun(t, h, shell(b, "ls m")); out != "" {
 		t.Errorf("in the next command: %s", out)
 	}
+}
+
+// statOf is what the kernel says of a file.
+func statOf(info os.FileInfo) *syscall.Stat_t {
+	st, _ := info.Sys().(*syscall.Stat_t)
+	return st
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,7 +49,7 @@ func visitAll(visit func(proc)) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer discard(dir)
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return err
@@ -173,3 +174,6 @@ func items(pids []int) []leftover.Item {
 }
 
 func procPath(pid int, file string) string { return "/proc/" + itoa(pid) + "/" + file }
+
+// discard closes what nothing was written to, or what was handed on: no error of it can matter.
+func discard(c io.Closer) { _ = c.Close() }

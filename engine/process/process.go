@@ -125,9 +125,6 @@ const (
 
 	// defaultOutputGrace covers `> >(tee log)`, which a shell does not wait for.
 	defaultOutputGrace = time.Second
-
-	// killWait bounds the wait for killed processes to be gone: one in uninterruptible sleep never is.
-	killWait = 30 * time.Second
 )
 
 func (c Config) withDefaults() Config {

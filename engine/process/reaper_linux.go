@@ -44,7 +44,7 @@ func (h *Host) stopStep(ctx context.Context, b *build, s *step) error {
 		return h.stopGroup(ctx, s.group)
 	}
 	over := func() bool { return len(b.launchersOf(s)) == 0 }
-	return sweep(ctx, sweepPlan{find: b.below(s), grace: h.cfg.Grace, over: over})
+	return sweep(ctx.Done(), sweepPlan{find: b.below(s), grace: h.cfg.Grace, over: over})
 }
 
 // stopGroup ends all processes of a cgroup and waits until it is empty.
@@ -316,6 +316,6 @@ func (g cgroup) removeSoon(ctx context.Context) error {
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
-		pause(ctx, 2*time.Millisecond)
+		pause(ctx.Done(), 2*time.Millisecond)
 	}
 }

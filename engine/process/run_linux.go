@@ -155,12 +155,12 @@ func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error)
 	if err != nil {
 		return nil, err
 	}
-	defer paper.Close()
+	defer discard(paper)
 	statusRead, statusWrite, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer statusWrite.Close()
+	defer discard(statusWrite)
 	r := &run{ended: make(chan result, 1), gone: make(chan struct{})}
 	r.cmd = exec.Command(h.cfg.Helper, stubRole)
 	r.cmd.Dir, r.cmd.Env = "/", []string{h.marker(b), "GOMAXPROCS=1"} // one thread less under a limit on them
@@ -172,7 +172,7 @@ func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error)
 		if err != nil {
 			return nil, errors.Join(err, statusRead.Close())
 		}
-		defer controlRead.Close()
+		defer discard(controlRead)
 		r.launcher, r.stays, r.control = true, o.Reaper && !o.Keep, controlWrite
 		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, controlRead)
 	}
@@ -190,7 +190,7 @@ func (r *run) startIn(group cgroup, output io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer dir.Close()
+		defer discard(dir)
 		r.cmd.SysProcAttr.UseCgroupFD, r.cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
 	out, pipe, err := newCapture(output)
@@ -219,7 +219,7 @@ func (r *run) letGo() error {
 // wait learns how the command ended: from its own exit, or from what the launcher reports.
 func (r *run) wait(statuses *os.File) {
 	defer close(r.gone)
-	defer statuses.Close()
+	defer discard(statuses)
 	if !r.launcher {
 		waitErr := r.cmd.Wait()
 		res := readStatuses(statuses)

@@ -59,7 +59,7 @@ func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, err
 	if h.tree == nil {
 		plan.grace = h.cfg.Grace // who left a cgroup is not asked
 	}
-	return ended, sweep(ctx, plan)
+	return ended, sweep(ctx.Done(), plan)
 }
 
 // kept are the processes that the build may leave running, where no cgroup tells.

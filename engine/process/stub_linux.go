@@ -231,6 +231,6 @@ func releaseOutput() error {
 	if err != nil {
 		return err
 	}
-	defer null.Close()
+	defer discard(null)
 	return errors.Join(unix.Dup3(int(null.Fd()), 1, 0), unix.Dup3(int(null.Fd()), 2, 0))
 }

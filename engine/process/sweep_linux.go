@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// killWait bounds the wait for killed processes to be gone: one in uninterruptible sleep never is.
+const killWait = 30 * time.Second
 
 // finder visits the living processes in question one by one, while it finds them: who is stopped the moment it is
 // seen cannot have forked and gone when the last of a list has been read. It may visit one twice.
@@ -62,16 +64,16 @@ func (p proc) key() procKey { return procKey{p.pid, p.start} }
 // sweep ends the processes. The error names those that it could not end: another user's, or in uninterruptible sleep.
 //
 // Killing one after the other loses a race against processes that fork and exit, so all are first stopped, until
-// some scans in a row find no new one: what is stopped cannot fork.
-func sweep(ctx context.Context, plan sweepPlan) error {
+// some scans in a row find no new one: what is stopped cannot fork. It gives up when done is closed; nil never is.
+func sweep(done <-chan struct{}, plan sweepPlan) error {
 	if plan.grace > 0 {
-		if err := terminate(ctx, plan); err != nil {
+		if err := terminate(done, plan); err != nil {
 			return err
 		}
 	}
 	immune := map[procKey]bool{}
 	for deadline := time.Now().Add(killWait); ; {
-		stopped, err := stopAll(ctx, plan.find, immune)
+		stopped, err := stopAll(done, plan.find, immune)
 		if err != nil {
 			return err
 		}
@@ -88,10 +90,10 @@ func sweep(ctx context.Context, plan sweepPlan) error {
 		if len(left) == 0 && (plan.over == nil || plan.over()) {
 			return nil
 		}
-		if len(left) > 0 && stuck || ctx.Err() != nil || time.Now().After(deadline) {
+		if len(left) > 0 && stuck || closed(done) || time.Now().After(deadline) {
 			return unkillable(left)
 		}
-		pause(ctx, time.Millisecond)
+		pause(done, time.Millisecond)
 	}
 }
 
@@ -107,10 +109,10 @@ func unkillable(left []proc) error {
 }
 
 // stopAll sends SIGSTOP to whomever find visits until three scans in a row find nobody new.
-func stopAll(ctx context.Context, find finder, immune map[procKey]bool) ([]proc, error) {
+func stopAll(done <-chan struct{}, find finder, immune map[procKey]bool) ([]proc, error) {
 	seen := map[procKey]bool{}
 	var stopped []proc
-	for quiet := 0; quiet < 3 && ctx.Err() == nil; quiet++ {
+	for quiet := 0; quiet < 3 && !closed(done); quiet++ {
 		err := find(func(p proc) {
 			if seen[p.key()] || immune[p.key()] {
 				return
@@ -131,9 +133,9 @@ func stopAll(ctx context.Context, find finder, immune map[procKey]bool) ([]proc,
 }
 
 // terminate sends SIGTERM to each process once and waits for them to go.
-func terminate(ctx context.Context, plan sweepPlan) error {
+func terminate(done <-chan struct{}, plan sweepPlan) error {
 	told := map[procKey]bool{}
-	for deadline := time.Now().Add(plan.grace); time.Now().Before(deadline) && ctx.Err() == nil; {
+	for deadline := time.Now().Add(plan.grace); time.Now().Before(deadline) && !closed(done); {
 		alive := false
 		err := plan.find(func(p proc) {
 			alive = true
@@ -145,7 +147,7 @@ func terminate(ctx context.Context, plan sweepPlan) error {
 		if err != nil || !alive && (plan.over == nil || plan.over()) {
 			return err
 		}
-		pause(ctx, 10*time.Millisecond)
+		pause(done, 10*time.Millisecond)
 	}
 	return nil
 }
@@ -158,13 +160,22 @@ func askToEnd(p proc) error {
 	return p.signal(unix.SIGCONT)
 }
 
-// pause waits, at most until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// pause waits, at most until done is closed.
+func pause(done <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-ctx.Done():
+	case <-done:
 	case <-timer.C:
+	}
+}
+
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 

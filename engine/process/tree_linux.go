@@ -242,7 +242,7 @@ func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
 	if err != nil {
 		return err
 	}
-	defer fd.Close()
+	defer discard(fd)
 	cmd := exec.CommandContext(ctx, helper, pauseRole)
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(fd.Fd())}
@@ -250,7 +250,7 @@ func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
 	if err != nil {
 		return err
 	}
-	defer stdin.Close()
+	defer discard(stdin)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a process in a cgroup: %w", err)
 	}

@@ -25,7 +25,7 @@ func TestParseUser(t *testing.T) {
 		"root":          "is root",
 		"0":             "is root",
 	} {
-		got := fmt.Sprint("<nil>")
+		got := "<nil>"
 		u, err := parseUser(text)
 		switch {
 		case err != nil:
