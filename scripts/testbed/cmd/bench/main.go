@@ -1,0 +1,222 @@
+// Command bench measures a runner against a real Drone server: how soon a build starts, how long one takes that does
+// nothing, what a large log costs, how soon a cancel works, and how much memory the runner holds. Beside each figure
+// stands that of drone-runner-exec 1.0.0-beta.10, measured the same way on an idle machine of two cores.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
+)
+
+func main() {
+	program := flag.String("runner", "", "the `program` to measure; ours is built when empty")
+	rounds := flag.Int("rounds", 20, "how often short builds are repeated")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b := &bench{out: os.Stdout, program: *program, rounds: *rounds}
+	if err := b.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of all measurements.
+type bench struct {
+	out     io.Writer
+	program string
+	rounds  int
+	bed     *testbed.Bed
+	runner  *testbed.Runner
+	user    *testbed.User
+}
+
+func (b *bench) run(ctx context.Context) (err error) {
+	b.bed, err = testbed.Start(ctx, testbed.Options{Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.bed.Stop(context.WithoutCancel(ctx))) }()
+	if b.user, err = b.bed.Gitea.NewUser(ctx, "bench"); err != nil {
+		return err
+	}
+	if b.program == "" {
+		if b.program, err = b.bed.BuildProduct(ctx, "cc-ci-runner"); err != nil {
+			return err
+		}
+	}
+	b.runner, err = b.bed.StartRunner(ctx, testbed.RunnerOptions{Program: b.program, Env: map[string]string{"DRONE_DEBUG": "false"}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.runner.Stop(context.WithoutCancel(ctx))) }()
+	b.print("figure", "this runner", "drone-runner-exec")
+	for _, measure := range []func(context.Context) error{b.idle, b.short, b.clone, b.cancel, b.logs} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// print writes one row. A reader that went away is noticed by the next measurement's end, not here.
+func (b *bench) print(figure, ours, theirs string) {
+	_, _ = fmt.Fprintf(b.out, "%-58s %-22s %s\n", figure, ours, theirs)
+}
+
+// idle shows the memory before the first build.
+func (b *bench) idle(context.Context) error {
+	size, err := b.memory()
+	b.print("resident memory, idle", size, "13 MB")
+	return err
+}
+
+// short measures builds that do next to nothing, without a clone.
+func (b *bench) short(ctx context.Context) error {
+	repo, err := b.repo(ctx, "short", "clone:\n  disable: true\nsteps:\n- name: now\n  commands: [date +%s.%N]\n")
+	if err != nil {
+		return err
+	}
+	if err := b.repeat(ctx, repo, "without clone", [2]string{"187 ms", "218 ms"}); err != nil {
+		return err
+	}
+	size, err := b.memory()
+	b.print(fmt.Sprintf("resident memory after %d small builds", b.rounds+1), size, "20 MB (30 builds)")
+	return err
+}
+
+// clone measures the same with a clone.
+func (b *bench) clone(ctx context.Context) error {
+	repo, err := b.repo(ctx, "clone", "steps:\n- name: now\n  commands: [date +%s.%N]\n")
+	if err != nil {
+		return err
+	}
+	return b.repeat(ctx, repo, "with clone", [2]string{"232 ms", "244 ms"})
+}
+
+// repeat builds a repository many times and prints the medians.
+func (b *bench) repeat(ctx context.Context, repo testbed.Repo, how string, theirs [2]string) error {
+	var first, whole []time.Duration
+	for round := range b.rounds + 1 {
+		asked := time.Now()
+		log, err := b.build(ctx, repo, "now")
+		if err != nil {
+			return err
+		}
+		seen := time.Since(asked)
+		times, err := timesIn(log)
+		if err != nil {
+			return err
+		}
+		if round > 0 { // the first one warms caches up
+			first, whole = append(first, times[0].Sub(asked)), append(whole, seen)
+		}
+	}
+	b.print("build asked for, until its first command, "+how, milliseconds(first), theirs[0])
+	b.print("build asked for, until it is seen as done, "+how, milliseconds(whole), theirs[1])
+	return nil
+}
+
+// logs measures 200,000 lines of 100 bytes, written in blocks and line by line.
+func (b *bench) logs(ctx context.Context) error {
+	line := strings.Repeat("x", 99)
+	for _, one := range []struct{ how, command, theirs string }{
+		{"in blocks", "yes " + line + " | head -n 200000", "0.26 s, 0.10 s CPU"},
+		{"line by line", "yes " + line + " | stdbuf -oL head -n 200000", "0.45 s, 0.21 s CPU"},
+	} {
+		repo, err := b.repo(ctx, "logs-"+strings.Fields(one.how)[0], fmt.Sprintf(`clone:
+  disable: true
+steps:
+- name: talk
+  commands:
+  - begin=$(date +%%s.%%N)
+  - %s
+  - echo; echo $begin; date +%%s.%%N
+`, one.command))
+		if err != nil {
+			return err
+		}
+		before, err := b.cpu()
+		if err != nil {
+			return err
+		}
+		log, err := b.build(ctx, repo, "talk")
+		if err != nil {
+			return err
+		}
+		after, err := b.cpu()
+		if err != nil {
+			return err
+		}
+		times, err := timesIn(log)
+		if err != nil {
+			return err
+		}
+		took := times[len(times)-1].Sub(times[0])
+		b.print("200,000 lines of 100 bytes, "+one.how, fmt.Sprintf("%.2f s, %.2f s CPU", took.Seconds(), (after-before).Seconds()), one.theirs)
+	}
+	size, err := b.memory()
+	b.print("resident memory after these logs", size, "60 to 78 MB")
+	return err
+}
+
+// cancel measures the time from asking for a cancel to the end of the step's process.
+func (b *bench) cancel(ctx context.Context) error {
+	mark := fmt.Sprintf("cc-ci-bench-%d", os.Getpid())
+	repo, err := b.repo(ctx, "cancel", "clone:\n  disable: true\nsteps:\n- name: sleep\n  commands: [\"sh -c 'sleep 3600; true' "+mark+"\"]\n")
+	if err != nil {
+		return err
+	}
+	var took []time.Duration
+	for range 5 {
+		build, err := b.bed.Drone.NewBuild(ctx, repo, "main", nil)
+		if err != nil {
+			return err
+		}
+		if err := b.processes(ctx, mark, true); err != nil {
+			return err
+		}
+		asked := time.Now()
+		if err := b.bed.Drone.Cancel(ctx, repo, build.Number); err != nil {
+			return err
+		}
+		if err := b.processes(ctx, mark, false); err != nil {
+			return err
+		}
+		took = append(took, time.Since(asked))
+		if _, err := b.bed.Drone.WaitBuild(ctx, repo, build.Number, testbed.Done); err != nil {
+			return err
+		}
+	}
+	b.print("cancel asked for, until the step's processes are gone", milliseconds(took), "40 to 80 ms, or never")
+	return nil
+}
+
+// repo makes an active repository with a pipeline and builds it once by the push.
+func (b *bench) repo(ctx context.Context, name, rest string) (testbed.Repo, error) {
+	head := fmt.Sprintf("kind: pipeline\ntype: exec\nname: default\nplatform: {os: linux, arch: %s}\n", runtime.GOARCH)
+	repo, err := b.user.NewRepo(ctx, testbed.RepoSpec{Name: name, Files: map[string]string{".drone.yml": head + rest}})
+	if err != nil {
+		return repo, err
+	}
+	return repo, b.bed.Drone.Activate(ctx, b.user, repo, testbed.Settings{})
+}
+
+// milliseconds gives the median and the 90th percentile.
+func milliseconds(times []time.Duration) string {
+	slices.Sort(times)
+	at := func(share float64) int64 { return times[int(share*float64(len(times)-1))].Milliseconds() }
+	return fmt.Sprintf("%d ms (p90 %d ms)", at(0.5), at(0.9))
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
+)
+
+// build asks for a build, waits for its success and returns the log of one step.
+func (b *bench) build(ctx context.Context, repo testbed.Repo, step string) (string, error) {
+	build, err := b.bed.Drone.NewBuild(ctx, repo, "main", nil)
+	if err != nil {
+		return "", err
+	}
+	for !testbed.Done(build) {
+		if build, err = b.bed.Drone.Build(ctx, repo, build.Number); err != nil {
+			return "", err
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return "", err
+		}
+	}
+	if build.Status != drone.StatusPassing {
+		return "", fmt.Errorf("build %d of %s is %s", build.Number, repo.Slug(), testbed.Describe(build))
+	}
+	ref, err := testbed.Ref(build, step)
+	if err != nil {
+		return "", err
+	}
+	return b.bed.Drone.Log(ctx, repo, ref)
+}
+
+// processes waits until processes with a mark are there, or until none is.
+func (b *bench) processes(ctx context.Context, mark string, there bool) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		found, err := testbed.Processes(mark)
+		if err != nil || (len(found) > 0) == there {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("after a minute the step's processes are %v", found)
+		}
+		if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, wait time.Duration) error {
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// timesIn finds the lines that `date +%s.%N` wrote.
+func timesIn(log string) ([]time.Time, error) {
+	var times []time.Time
+	for _, line := range strings.Split(log, "\n") {
+		whole, fraction, ok := strings.Cut(line, ".")
+		seconds, err := strconv.ParseInt(whole, 10, 64)
+		nanos, err2 := strconv.ParseInt(fraction, 10, 64)
+		if ok && err == nil && err2 == nil && len(fraction) == 9 {
+			times = append(times, time.Unix(seconds, nanos))
+		}
+	}
+	if len(times) == 0 {
+		return nil, errors.New("the log holds no time")
+	}
+	return times, nil
+}
+
+// memory is the runner's resident set, as the kernel counts it.
+func (b *bench) memory() (string, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.runner.PID()))
+	if err != nil {
+		return "", err
+	}
+	for _, line := range strings.Split(string(status), "\n") {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
+			kib, err := strconv.Atoi(fields[1])
+			return fmt.Sprintf("%d MB", kib/1024), err
+		}
+	}
+	return "", errors.New("the kernel does not tell the runner's memory")
+}
+
+// cpu is the processor time that the runner itself has used, without that of the steps.
+func (b *bench) cpu() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.runner.PID()))
+	if err != nil {
+		return 0, err
+	}
+	// After the command's name in parentheses, fields 14 and 15 of the line are user and system time in ticks of 10 ms.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, err
+}
