@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -84,7 +83,7 @@ func (p *pulse) call(f func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.begun, id)
-	p.failed = err != nil && !errors.Is(err, client.ErrOptimisticLock) // a refusal is an answer
+	p.failed = err != nil
 	return err
 }
 

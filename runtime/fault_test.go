@@ -66,6 +66,9 @@ func (g *rig) ends(stage int64) (ends int) {
 func TestPassingFault(t *testing.T) {
 	eachFault(t, func(t *testing.T, call runtimetest.Call, fault runtimetest.Fault) {
 		g := newRig(t)
+		if fault.Name == "hang" || fault.Name == "stall" {
+			g.waitAnswers(time.Second)
+		}
 		g.srv.Script(call, fault, 1, 2)
 		g.start()
 		job := g.build(testStep{Name: "a", Sh: "echo hello"}, testStep{Name: "b", Sh: "true"})
@@ -102,7 +105,7 @@ func TestStandingFault(t *testing.T) {
 		g := newRig(t)
 		// A stop that waited for an answer, or for its time, would take far longer than stopLimit.
 		g.runner.timing.hold, g.runner.timing.stepsLimit, g.runner.timing.stopHold = time.Hour, time.Hour, time.Hour
-		g.patient()
+		g.waitAnswers(time.Hour)
 		g.srv.Script(call, fault)
 		g.start()
 		job := g.build(testStep{Name: "a", Sh: "echo hello"})

@@ -39,7 +39,7 @@ func fastClient() client.Timing {
 		Retry: time.Second / scale, RetryMax: 15 * time.Second / scale,
 		Slow: 5 * time.Second / scale, SlowMax: time.Minute / scale,
 		Poll: 4 * time.Second, MinPoll: time.Second / scale,
-		Call: time.Second, Report: 1500 * time.Millisecond, Patience: 2 * time.Minute / scale,
+		Call: 10 * time.Second, Report: 10 * time.Second, Patience: 2 * time.Minute / scale,
 	}
 }
 
@@ -105,11 +105,11 @@ func (g *rig) open(state string, options ...func(*Config)) *rig {
 	return g
 }
 
-// patient gives the rig's runner a client that waits for each answer for a very long time.
-func (g *rig) patient() {
+// waitAnswers gives the rig's runner a client that waits for each answer as long as this.
+func (g *rig) waitAnswers(d time.Duration) {
 	g.t.Helper()
 	timing := fastClient()
-	timing.Call, timing.Report, timing.Patience = time.Hour, time.Hour, time.Hour
+	timing.Call, timing.Report, timing.Patience = d, d, max(d, timing.Patience)
 	api, err := client.New(client.Config{
 		Proto: g.srv.Proto, Host: g.srv.Host, Secret: g.srv.Secret, Timing: timing, Log: g.entry(),
 	})

@@ -115,7 +115,13 @@ func (r *reporter) step(ctx context.Context, name string) error {
 	if mute {
 		return nil
 	}
-	err := r.pulse.call(func() error { return r.server.UpdateStep(ctx, &step) })
+	var err error
+	_ = r.pulse.call(func() error {
+		if err = r.server.UpdateStep(ctx, &step); errors.Is(err, client.ErrOptimisticLock) {
+			return nil // a refusal is an answer
+		}
+		return err
+	}) // the same error is judged here
 	switch {
 	case err == nil:
 		r.rec.note(func(e *entry) { e.step(name).Version = step.Version })

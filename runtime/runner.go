@@ -78,6 +78,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	over := make(chan struct{})
 	beside.Go(func() { r.outbox.run(background) })
+	beside.Go(func() { r.greet(polling) })
 	beside.Go(func() {
 		r.awaitStop(ctx, over, stopPolling)
 		r.stopped = time.Now()

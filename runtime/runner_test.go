@@ -130,6 +130,17 @@ func TestSetCapacity(t *testing.T) {
 	eventually(t, "both are forgotten", func() bool { return len(g.journalled()) == 0 })
 }
 
+// The status knows that the server is there before a poll has ended, and that it is away while one is waited out.
+func TestStatusOfPolling(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	eventually(t, "the server has answered", func() bool { return g.runner.Status().Poll.OK })
+	g.srv.Down()
+	eventually(t, "the server is away", func() bool { p := g.runner.Status().Poll; return !p.OK && p.Err != nil })
+	g.srv.Heal()
+	eventually(t, "the server is back", func() bool { return g.runner.Status().Poll.OK })
+}
+
 // A runner that is paused takes nothing and says why.
 func TestPause(t *testing.T) {
 	t.Parallel()

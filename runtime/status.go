@@ -2,10 +2,13 @@ package runtime
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
 	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
 // Poll is how asking for stages goes.
@@ -54,6 +57,7 @@ func (r *Runner) Status() Status {
 		stages = append(stages, s)
 	}
 	r.mu.Unlock()
+	st.Poll = r.reached(st.Poll)
 	select {
 	case <-r.draining:
 		st.Draining = true
@@ -70,6 +74,36 @@ func (r *Runner) Status() Status {
 	slices.SortFunc(st.Running, func(a, b Running) int { return cmp.Compare(a.Stage.ID, b.Stage.ID) })
 	st.Undelivered = r.outbox.waiting()
 	return st
+}
+
+// reached adds what the client knows of the server. It waits the network's faults out by itself, so that a request
+// tells nothing for as long as the server is away.
+func (r *Runner) reached(p Poll) Poll {
+	c, ok := r.cfg.Server.(interface{ Health() client.Health })
+	if !ok {
+		return p
+	}
+	if h := c.Health(); !h.OK {
+		p.OK, p.Since, p.Err = false, h.Since, h.Err
+	}
+	return p
+}
+
+// greet asks the server whether it is there and knows us, where the client can: the first request may be open for half
+// a minute before it tells.
+func (r *Runner) greet(ctx context.Context) {
+	c, ok := r.cfg.Server.(interface {
+		Ping(ctx context.Context, machine string) error
+	})
+	if !ok {
+		return
+	}
+	err := c.Ping(ctx, r.cfg.Machine)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil && r.poll.Since.IsZero() {
+		r.poll.OK, r.poll.Since, r.poll.Answered = true, time.Now(), time.Now()
+	}
 }
 
 // polled keeps how a request for a stage was answered.
