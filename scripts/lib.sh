@@ -18,6 +18,8 @@ need() {
 		missing+=("$program")
 		case $program in
 		gcc) packages+=(gcc libc6-dev) ;;
+		nix) packages+=(nix-bin) ;;
+		systemd-analyze) packages+=(systemd) ;;
 		*) packages+=("$program") ;;
 		esac
 	done

@@ -1,0 +1,26 @@
+{
+  description = "cc-ci: a Drone exec runner for a Docker Swarm host, and a Gitea comment bridge";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+    sops-nix.url = "github:Mic92/sops-nix";
+    sops-nix.inputs.nixpkgs.follows = "nixpkgs";
+  };
+
+  outputs = { self, nixpkgs, sops-nix }:
+    let
+      inputs = { inherit self nixpkgs sops-nix; };
+      each = nixpkgs.lib.genAttrs [ "x86_64-linux" "aarch64-linux" ];
+    in
+    {
+      packages = each (system: import ./nix/packages (inputs // { inherit system; }));
+      overlays.default = import ./nix/overlay.nix inputs;
+      nixosModules = import ./nix/modules inputs;
+      nixosConfigurations.example = nixpkgs.lib.nixosSystem {
+        modules = [ self.nixosModules.default ./nix/hosts/example.nix ];
+      };
+      checks = each (system: import ./nix/checks.nix (inputs // { inherit system; }));
+      devShells = each (system: import ./nix/shell.nix { pkgs = nixpkgs.legacyPackages.${system}; });
+      formatter = each (system: nixpkgs.legacyPackages.${system}.nixfmt-tree);
+    };
+}

@@ -1,0 +1,130 @@
+# services.cc-ci.bridge: starts Drone builds for comments on Gitea's pull requests.
+{ self, ... }:
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.cc-ci.bridge;
+  option = "services.cc-ci.bridge";
+  text = import ./text.nix lib;
+
+  name = "cc-ci-bridge";
+  prefix = "CC_CI_BRIDGE_";
+  needed = [ "gitea_token" "hook_secrets" "drone_token" ];
+  missing = lib.filter (c: ! (cfg.credentials ? ${c})) needed;
+  isSecret = n: lib.hasSuffix "_TOKEN" n || lib.hasSuffix "_SECRET" n || lib.hasSuffix "_SECRETS" n;
+  required = example: description: mkOption { type = types.str; inherit example description; };
+in
+{
+  options.services.cc-ci.bridge = {
+    enable = lib.mkEnableOption "the comment bridge cc-ci-bridge";
+    package = mkOption {
+      type = types.package;
+      default = self.packages.${pkgs.stdenv.hostPlatform.system}.cc-ci-bridge;
+      defaultText = lib.literalExpression "cc-ci.packages.\${system}.cc-ci-bridge";
+      description = "The bridge. The default is built with this flake's own nixpkgs.";
+    };
+    listenStreams = mkOption {
+      type = types.listOf types.str;
+      default = [ "127.0.0.1:3001" ];
+      example = [ "172.18.0.1:3001" ];
+      description = ''
+        Where hooks arrive. Traefik in the Swarm reaches the host by the address of docker_gwbridge; the socket binds it even
+        before Docker has made it.
+      '';
+    };
+    openInterfaces = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "docker_gwbridge" ];
+      description = "Interfaces on which the firewall lets hooks in.";
+    };
+    settings = mkOption {
+      default = { };
+      description = "The bridge's variables without `CC_CI_BRIDGE_` (docs/bridge.md). Secrets belong into credentials.";
+      type = types.submodule {
+        freeformType = types.attrsOf text.setting;
+        options = {
+          GITEA_URL = required "https://git.example.org" "Gitea's address, as the bridge and the builds reach it.";
+          DRONE_URL = required "https://drone.example.org" "Drone's address, as the bridge and people reach it.";
+          CI_REPO = required "ci/tests" "The repository whose pipeline is run.";
+          REPOS = required "recipes" "Who may ask for builds: owners, or owner/name, separated by commas.";
+        };
+      };
+    };
+    credentials = mkOption {
+      type = types.attrsOf types.path;
+      default = { };
+      example = { gitea_token = "/run/secrets/gitea_token"; };
+      description = "Secrets as files: gitea_token, hook_secrets, drone_token, and drone_webhook_secret if results are pushed.";
+    };
+    serviceOverrides = mkOption {
+      type = types.attrsOf types.anything;
+      default = { };
+      description = "Settings of the unit that win over this module's.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = missing == [ ];
+        message = "${option}.credentials: ${toString missing} is missing; name the file that holds it.";
+      }
+      {
+        assertion = ! lib.any text.inStore (lib.attrValues cfg.credentials);
+        message = "${option}.credentials: a secret lies in the Nix store, which everyone can read; give its path as a string in quotes.";
+      }
+      {
+        assertion = ! lib.any isSecret (lib.attrNames cfg.settings);
+        message = "${option}.settings: holds a secret, which everyone could read; use credentials.";
+      }
+    ];
+
+    networking.firewall.interfaces = lib.genAttrs cfg.openInterfaces (_: {
+      allowedTCPPorts = map (s: lib.toInt (lib.last (lib.splitString ":" s))) cfg.listenStreams;
+    });
+
+    systemd.sockets.${name} = {
+      description = "Hooks for the cc-ci bridge";
+      wantedBy = [ "sockets.target" ];
+      inherit (cfg) listenStreams;
+      socketConfig = { FreeBind = true; Backlog = 1024; };
+    };
+
+    systemd.services.${name} = {
+      description = "cc-ci comment bridge";
+      documentation = [ "https://git.autonomic.zone/recipe-maintainers/cc-ci" ];
+      # The socket alone would start it; comments that came while the host was down are read at start.
+      wantedBy = [ "multi-user.target" ];
+      requires = [ "${name}.socket" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" "${name}.socket" ];
+      # A switch restarts the service and leaves the socket: a hook waits there and is not refused.
+      stopIfChanged = false;
+      unitConfig.StartLimitIntervalSec = 0;
+      environment = lib.mapAttrs (_: text.value)
+        (lib.mapAttrs' (n: lib.nameValuePair (prefix + n)) ({ STATE_DIR = "/var/lib/${name}"; } // cfg.settings));
+
+      serviceConfig = lib.mapAttrs (_: lib.mkDefault) (import ./hardening.nix // {
+        Type = "exec";
+        ExecStart = "${lib.getExe cfg.package} serve";
+        LoadCredential = text.credentials cfg.credentials;
+        DynamicUser = true;
+        StateDirectory = name;
+        StateDirectoryMode = "0700";
+        Restart = "always";
+        RestartSec = 5;
+        # Wrong settings (2) and a missing credential (243) do not mend themselves: fail, visibly.
+        RestartPreventExitStatus = "2 243";
+        TimeoutStopSec = 30;
+        MemoryMax = "256M";
+        TasksMax = 64;
+        LimitNOFILE = 4096;
+        PrivateUsers = true;
+        ProcSubset = "pid";
+        RemoveIPC = true;
+        AmbientCapabilities = "";
+      }) // lib.mapAttrs (_: lib.mkForce) cfg.serviceOverrides;
+    };
+  };
+}

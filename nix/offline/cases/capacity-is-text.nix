@@ -1,0 +1,2 @@
+# is not of type `positive integer
+{ services.cc-ci.runner.capacity = "3"; }

@@ -1,0 +1,2 @@
+# networkd and dhcpcd would both manage the interfaces; set networking.useDHCP = false
+{ networking.useDHCP = true; }

@@ -1,0 +1,2 @@
+# has no key unknown_secret
+{ sops.secrets.unknown_secret = { }; }
