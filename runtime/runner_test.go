@@ -257,7 +257,9 @@ func TestPanic(t *testing.T) {
 // An outage of the server costs time only: the step goes on, its log and every end are told afterwards.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	g := newRig(t).start()
+	g := newRig(t)
+	g.runner.timing.hold = 3 * time.Second
+	g.start()
 	job := g.build(testStep{Name: "a", Sh: "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.2; done"}, testStep{Name: "b", Sh: "echo done"})
 	g.running(job.Stage, 1)
 	g.srv.Down()
