@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/swarm"
@@ -18,17 +20,22 @@ import (
 
 // removeEnvFiles removes the env files of the apps that the build deployed: without them abra no longer lists the
 // apps. Only files of domains that match the configured pattern are touched.
-func (s *Swarm) removeEnvFiles(build string) ([]leftover.Item, error) {
+func (s *Swarm) removeEnvFiles(ctx context.Context, build string) ([]leftover.Item, error) {
 	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
-	if errors.Is(err, os.ErrNotExist) || header.Keep {
+	if errors.Is(err, os.ErrNotExist) || header.Keep || len(s.cfg.EnvDirs) == 0 {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	own, _, err := s.stacks(ctx, build, entries)
+	if err != nil {
+		return nil, err
+	}
 	var out []leftover.Item
-	for _, e := range entries {
-		if e.Kind == "stack" {
-			files, rmErr := s.removeEnvFile(e.Name)
-			out, err = append(out, files...), errors.Join(err, rmErr)
-		}
+	for _, stack := range slices.Sorted(maps.Keys(own)) {
+		files, rmErr := s.removeEnvFile(stack)
+		out, err = append(out, files...), errors.Join(err, rmErr)
 	}
 	return out, err
 }

@@ -272,6 +272,8 @@ func TestStackSecrets(t *testing.T) {
 	}
 	j.deploy(stack, script("sleep 1000", ""))
 	j.deploy("plain", script("sleep 1000", ""))
+	// The label of a stack of somebody else's makes it nobody's: plain_longer is deployed by the host.
+	j.do("service", "create", "--detach", "--name", "forged", "--label", "com.docker.stack.namespace=plain_longer", swarmtest.Image)
 	secret(fresh)
 	secret(foreign)
 	j.teardown()

@@ -20,14 +20,9 @@ const stackLabel = "com.docker.stack.namespace"
 // their names begin with the stack's. A name alone proves little, so they must also be younger than the build, or
 // the stack be one that only builds deploy.
 func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header, entries []ledger.Entry) error {
-	own := map[string]bool{}
-	for _, e := range entries {
-		if e.Kind == "stack" {
-			own[e.Name] = true
-		}
-	}
-	if len(own) == 0 {
-		return nil
+	own, others, err := s.stacks(ctx, header.Build, entries)
+	if err != nil || len(own) == 0 {
+		return err
 	}
 	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{})
 	if err != nil {
@@ -36,10 +31,6 @@ func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header,
 	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{})
 	if err != nil {
 		return fmt.Errorf("list configs: %w", err)
-	}
-	others, err := s.stacks(ctx)
-	if err != nil {
-		return err
 	}
 	add := func(kind, id string, spec swarm.Annotations, made time.Time) {
 		stack := stackOf(spec.Name, own, others)
@@ -60,18 +51,29 @@ func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header,
 	return nil
 }
 
-// stacks names the stacks that have services.
-func (s *Swarm) stacks(ctx context.Context) (map[string]bool, error) {
+// stacks names the build's stacks and those of others. A stack of which others have a service is not the build's, even
+// if it gave a service that stack's label.
+func (s *Swarm) stacks(ctx context.Context, build string, entries []ledger.Entry) (own, others map[string]bool, err error) {
+	own, others = map[string]bool{}, map[string]bool{}
+	for _, e := range entries {
+		if e.Kind == "stack" {
+			own[e.Name] = true
+		}
+	}
+	if len(own) == 0 {
+		return own, others, nil
+	}
 	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list services: %w", err)
+		return nil, nil, fmt.Errorf("list services: %w", err)
 	}
-	out := map[string]bool{}
 	for _, v := range services.Items {
-		out[v.Spec.Labels[stackLabel]] = true
+		if stack := v.Spec.Labels[stackLabel]; stack != "" && v.Spec.Labels[proxy.LabelBuild] != build {
+			others[stack] = true
+			delete(own, stack)
+		}
 	}
-	delete(out, "")
-	return out, nil
+	return own, others, nil
 }
 
 // stackOf returns the build's stack that an object's name begins with, unless the name begins with that of another,

@@ -49,7 +49,7 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	t := newTeardown(s, build, func(ctx context.Context) (*holding, error) { return s.holding(ctx, build) })
 	left, err := t.run(limited)
 	removed := t.removed(left)
-	files, fileErr := s.removeEnvFiles(build)
+	files, fileErr := s.removeEnvFiles(ctx, build)
 	removed, err = append(removed, files...), errors.Join(err, fileErr)
 	s.remember(build, t.refusals)
 	if err == nil && s.attached(build) == nil {

@@ -123,9 +123,31 @@ func (c *call) forward(h hook) error {
 	out := c.r.WithContext(context.WithValue(c.ctx(), hookKey{}, h))
 	u := *c.r.URL
 	out.URL = &u
+	out.Header = c.r.Header.Clone()
+	if !c.streams() {
+		out.Header.Del("Upgrade")
+		out.Header.Del("Http2-Settings")
+	}
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = c.prefix+c.path, "", c.query.Encode()
 	c.p.reverse.ServeHTTP(c.w, out)
 	return nil
+}
+
+// streams says whether a call may take its connection over. On any other, a daemon that speaks HTTP/2 would hand the
+// client a connection on which nothing is judged.
+func (c *call) streams() bool {
+	want := "tcp"
+	switch {
+	case c.path == "/session" || c.path == "/grpc":
+		want = "h2c"
+	case strings.HasSuffix(c.path, "/attach/ws"):
+		want = "websocket"
+	case strings.HasPrefix(c.path, "/containers/") && !strings.HasSuffix(c.path, "/attach"):
+		return false
+	case !strings.HasPrefix(c.path, "/containers/") && !strings.HasPrefix(c.path, "/exec/"):
+		return false
+	}
+	return strings.EqualFold(c.r.Header.Get("Upgrade"), want)
 }
 
 // send forwards the call with another body.

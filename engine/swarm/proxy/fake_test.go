@@ -33,6 +33,7 @@ type daemon struct {
 // received is a call that came through.
 type received struct {
 	method, path string
+	upgrade      string
 	query        map[string][]string
 	body         map[string]any
 	raw          []byte
@@ -59,7 +60,7 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		answer = map[string]string{"message": "no such object"}
 	} else {
-		call := &received{method: r.Method, path: path, query: r.URL.Query(), raw: raw}
+		call := &received{method: r.Method, path: path, upgrade: r.Header.Get("Upgrade") + r.Header.Get("Http2-Settings"), query: r.URL.Query(), raw: raw}
 		_ = json.Unmarshal(raw, &call.body) // not every body is JSON
 		d.mu.Lock()
 		d.last = call

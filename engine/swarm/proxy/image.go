@@ -35,6 +35,9 @@ func build(c *call) error {
 	c.query.Set("rm", "1")
 	c.query.Set("forcerm", "1")
 	if c.own() {
+		if remote := c.query.Get("remote"); remote != "" && remote != "client-session" {
+			return &Refusal{"remote-source", "a build must not let the daemon fetch " + remote + " with the host's rights; fetch it in a step", varPolicy}
+		}
 		if c.query.Get("cgroupparent") != "" {
 			return &Refusal{"cgroup-parent", "a build must not choose a container's control group", varPolicy}
 		}
@@ -77,7 +80,10 @@ func createImage(c *call) error {
 	if c.p.Policy == Keep {
 		return c.forward(nil)
 	}
-	if c.query.Get("fromSrc") != "" {
+	if source := c.query.Get("fromSrc"); source != "" {
+		if c.own() && source != "-" {
+			return &Refusal{"remote-source", "a build must not let the daemon fetch " + source + " with the host's rights; fetch it in a step", varPolicy}
+		}
 		c.query["changes"] = append(c.query["changes"], c.change())
 		if err := c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), ""); err != nil {
 			return err

@@ -98,7 +98,7 @@ func (p *pins) make(path string, create bool) (string, error) {
 
 // mount makes the pin.
 func (p *pins) mount(fd int, target string, dir bool) error {
-	err := os.MkdirAll(p.dir, 0o711)
+	err := os.MkdirAll(p.dir, 0o700) // only the daemon comes this way: another build must not get to this one's files
 	if err == nil && dir {
 		err = os.Mkdir(target, 0o700)
 	} else if err == nil {

@@ -79,6 +79,8 @@ func TestRefusals(t *testing.T) {
 		{"own-objects", "POST /images/create?fromSrc=-&repo=theirs", ""},
 		{"own-objects", "POST /networks/proxy/connect", `{"Container":"theirs"}`},
 		{"own-objects", "DELETE /networks/proxy", ""},
+		{"remote-source", "POST /build?remote=git@host:private.git", ""},
+		{"remote-source", "POST /images/create?fromSrc=http://127.0.0.1/x", ""},
 		{"swarm", "GET /swarm", ""}, {"swarm", "POST /swarm/init", ""}, {"nodes", "POST /nodes/x/update", ""},
 		{"buildkit", "POST /grpc", ""}, {"unknown-call", "PATCH /containers/mine", ""}, {"unknown-call", "GET /debug/vars", ""},
 	} {
@@ -89,6 +91,37 @@ func TestRefusals(t *testing.T) {
 		}
 		if got := f.daemon.take(); got != nil {
 			t.Errorf("%s %s reached the daemon", c.call, c.body)
+		}
+	}
+}
+
+// TestUpgrades asks to take connections over. Only streams may: elsewhere nothing on the connection would be judged.
+func TestUpgrades(t *testing.T) {
+	f := start(t, proxy.Own)
+	for _, c := range []struct {
+		call, to string
+		passes   bool
+	}{
+		{"POST /exec/e1/start", "tcp", true}, {"POST /containers/mine/attach", "tcp", true}, {"POST /session", "h2c", true},
+		{"POST /containers/mine/attach", "h2c", false}, {"POST /exec/e1/start", "h2c", false}, {"POST /session", "tcp", false},
+		{"POST /containers/mine/kill", "h2c", false}, {"POST /containers/mine/kill", "tcp", false}, {"POST /commit?container=mine", "h2c", false},
+	} {
+		method, path, _ := strings.Cut(c.call, " ")
+		req, err := http.NewRequest(method, "http://docker"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {c.to}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}}
+		resp, err := f.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		got := f.daemon.take()
+		if got == nil || (got.upgrade == c.to) != c.passes || (!c.passes && got.upgrade != "") {
+			t.Errorf("%s with the upgrade %s: the daemon got %+v, want it passed on: %v", c.call, c.to, got, c.passes)
 		}
 	}
 }
