@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -124,20 +123,30 @@ func (g cgroup) kill() error {
 	return g.freezeAndKill() // before Linux 5.14
 }
 
-// freezeAndKill does what cgroup.kill does on kernels that lack it: nothing that is frozen can fork.
+// freezeAndKill does what cgroup.kill does on kernels that lack it: what is frozen cannot fork while it is killed.
 func (g cgroup) freezeAndKill() error {
-	freezeErr := g.write("cgroup.freeze", "1")
-	pids, err := g.pids()
+	if err := g.write("cgroup.freeze", "1"); err != nil {
+		return err
+	}
+	// A process that cannot be frozen now is in the kernel's hands, and does not fork there either.
+	_, err := g.waitEvent(nil, "frozen", 1, time.Second)
+	pids, listErr := g.pids()
+	err = errors.Join(err, listErr)
 	for _, pid := range pids {
 		if killErr := unix.Kill(pid, unix.SIGKILL); !errors.Is(killErr, unix.ESRCH) {
 			err = errors.Join(err, killErr)
 		}
 	}
-	return errors.Join(freezeErr, err)
+	return errors.Join(err, g.write("cgroup.freeze", "0"))
 }
 
-// waitEmpty returns true as soon as no process is left in the subtree, and false when limit or ctx ends first.
-func (g cgroup) waitEmpty(ctx context.Context, limit time.Duration) (bool, error) {
+// waitEmpty returns true as soon as no process is left in the subtree, and false when limit ends first or done is closed.
+func (g cgroup) waitEmpty(done <-chan struct{}, limit time.Duration) (bool, error) {
+	return g.waitEvent(done, "populated", 0, limit)
+}
+
+// waitEvent waits until cgroup.events says so of the key. A cgroup that is gone is as empty as can be.
+func (g cgroup) waitEvent(done <-chan struct{}, key string, want int64, limit time.Duration) (bool, error) {
 	fd, err := unix.Open(filepath.Join(string(g), "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if gone(err) {
@@ -148,18 +157,18 @@ func (g cgroup) waitEmpty(ctx context.Context, limit time.Duration) (bool, error
 	events := os.NewFile(uintptr(fd), "cgroup.events")
 	defer discard(events)
 	for deadline := time.Now().Add(limit); ; {
-		populated, ok := g.field("cgroup.events", "populated")
-		if populated == 0 && (ok || !g.exists()) {
+		value, ok := g.field("cgroup.events", key)
+		if ok && value == want || !ok && !g.exists() {
 			return true, nil
 		}
 		left := time.Until(deadline)
-		if left <= 0 || ctx.Err() != nil {
+		if left <= 0 || closed(done) {
 			return false, nil
 		}
-		// The kernel wakes us at every change of the file; the timeout is only for ctx.
+		// The kernel wakes us at every change of the file; the timeout is only for done.
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
 		if _, err := unix.Poll(poll, int(min(left, 50*time.Millisecond)/time.Millisecond)+1); err != nil && err != unix.EINTR {
-			return false, fmt.Errorf("wait for %s to be empty: %w", g, err)
+			return false, fmt.Errorf("wait for %s to be %s %d: %w", g, key, want, err)
 		}
 	}
 }

@@ -55,13 +55,13 @@ func (h *Host) stopGroup(ctx context.Context, g cgroup) error {
 			_ = askToEnd(p) // another user's process cannot be asked, but is killed with its cgroup
 		}
 	}
-	empty, waitErr := g.waitEmpty(ctx, h.cfg.Grace)
+	empty, waitErr := g.waitEmpty(ctx.Done(), h.cfg.Grace)
 	if empty {
 		return errors.Join(err, waitErr)
 	}
 	err = errors.Join(err, waitErr, g.kill())
 	// From here on ctx is not asked: what was killed is gone in milliseconds, or never.
-	empty, waitErr = g.waitEmpty(context.WithoutCancel(ctx), killWait)
+	empty, waitErr = g.waitEmpty(nil, killWait)
 	if !empty && waitErr == nil {
 		pids, waitErr = g.pids()
 		waitErr = errors.Join(waitErr, fmt.Errorf("%d killed processes do not die: %v", len(pids), pids))

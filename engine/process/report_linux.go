@@ -93,5 +93,5 @@ func Probe(ctx context.Context, cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	return h.Report(), nil
+	return h.Report(), h.Close()
 }

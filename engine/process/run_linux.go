@@ -3,6 +3,7 @@ package process
 import (
 	"bufio"
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -284,7 +285,7 @@ func writeOrder(o order) (*os.File, error) {
 		return nil, fmt.Errorf("write order: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "order")
-	if err := json.NewEncoder(f).Encode(o); err != nil {
+	if err := gob.NewEncoder(f).Encode(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("write order: %w", err), f.Close())
 	}
 	return f, nil

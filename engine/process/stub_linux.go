@@ -1,14 +1,17 @@
 package process
 
 import (
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -38,17 +41,17 @@ type order struct {
 	Env  []string
 
 	// Join are cgroup.procs files of version 1 cgroups.
-	Join []string `json:",omitempty"`
+	Join []string
 
-	Mounts     *mountPlan `json:",omitempty"`
-	User       *identity  `json:",omitempty"`
-	NoNewPrivs bool       `json:",omitempty"`
+	Mounts     *mountPlan
+	User       *identity
+	NoNewPrivs bool
 
 	// UserNamespace, Reaper and Keep are for the launcher: what it makes for the command, whether it stays as the
 	// parent of all orphans, and whether they live on when the runner is gone.
-	UserNamespace bool `json:",omitempty"`
-	Reaper        bool `json:",omitempty"`
-	Keep          bool `json:",omitempty"`
+	UserNamespace bool
+	Reaper        bool
+	Keep          bool
 }
 
 // status is what a stub or launcher writes to statusFD: an error, or how the launcher's command ended.
@@ -91,9 +94,10 @@ func reply(s status) {
 }
 
 func readOrder() (order, error) {
-	unix.CloseOnExec(orderFD)
-	unix.CloseOnExec(statusFD)
 	var o order
+	if err := closeOnExec(); err != nil {
+		return o, err
+	}
 	f := os.NewFile(orderFD, "order")
 	if f == nil {
 		return o, errors.New("this is not a command for people: it is started by the runner")
@@ -101,10 +105,26 @@ func readOrder() (order, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return o, fmt.Errorf("read order: %w", err)
 	}
-	if err := json.NewDecoder(f).Decode(&o); err != nil {
+	if err := gob.NewDecoder(f).Decode(&o); err != nil {
 		return o, fmt.Errorf("read order: %w", err)
 	}
 	return o, nil
+}
+
+// closeOnExec keeps everything but the standard files from the command: our own, and what the runner in its turn was
+// started with.
+func closeOnExec() error {
+	err := unix.CloseRange(orderFD, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= orderFD {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return err
 }
 
 // runStub turns this process into the command. It only returns if that failed.
@@ -190,7 +210,6 @@ func runLauncher() error {
 	if err != nil {
 		return err
 	}
-	unix.CloseOnExec(controlFD)
 	if o.Reaper {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("become subreaper: %w", err)

@@ -262,7 +262,7 @@ func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
 	if waitErr := cmd.Wait(); !errors.As(waitErr, &died) {
 		err = errors.Join(err, fmt.Errorf("a killed process ended with: %w", waitErr))
 	}
-	empty, waitErr := group.waitEmpty(ctx, killWait)
+	empty, waitErr := group.waitEmpty(ctx.Done(), killWait)
 	if !empty && waitErr == nil {
 		waitErr = errors.New("a killed cgroup does not become empty")
 	}
