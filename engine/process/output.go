@@ -107,7 +107,7 @@ func (c *capture) finish(grace time.Duration) error {
 	case <-c.done:
 	case <-timer.C:
 		if err := c.pipe.SetReadDeadline(time.Unix(1, 0)); err != nil {
-			return fmt.Errorf("read output: %w", err)
+			<-c.done // closed meanwhile: the build is torn down
 		}
 		<-c.released
 	}
