@@ -118,6 +118,6 @@ func (g *guard) confirm(ctx context.Context) {
 		if !errors.As(err, &fault) || errors.Is(fault.Err, context.DeadlineExceeded) {
 			limit = g.timing.beatLong
 		}
-		sleep(ctx, g.timing.backoff/4)
+		sleep(ctx, g.timing.backoff/2)
 	}
 }

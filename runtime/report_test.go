@@ -1,0 +1,210 @@
+package runtime
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+	runner "github.com/drone/runner-go/client"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
+)
+
+// accepted makes a build with these steps, accepts its stage by hand and registers the steps: what a reporter needs.
+func (g *rig) accepted(names ...string) *reporter {
+	g.t.Helper()
+	job := g.srv.Enqueue(runtimetest.Job{})
+	offer := g.srv.Stage(job.Stage)
+	offer.Steps = nil
+	rec, err := g.runner.accept(g.t.Context(), &offer)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	rep := g.runner.newReporter(rec, g.entry())
+	rec.note(func(e *entry) {
+		for i, name := range names {
+			e.Steps = append(e.Steps, &stepEntry{Step: drone.Step{
+				Name: name, Number: i + 1, StageID: e.Stage.ID, Status: drone.StatusPending,
+			}})
+		}
+	})
+	if err := rep.register(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	return rep
+}
+
+func (r *reporter) id() (id int64) {
+	r.rec.read(func(e *entry) { id = e.Stage.ID })
+	return id
+}
+
+// conclude gives stage and steps in the record their ends.
+func (r *reporter) conclude(status string) {
+	r.rec.note(func(e *entry) {
+		for _, s := range e.Steps {
+			e.begin(s.Name)
+			e.end(s.Name, outcome{status: drone.StatusPassing})
+		}
+		e.conclude(status, "")
+		e.Phase = phaseEnded
+	})
+}
+
+// What the server knows decides about a final report that it does not take as it is.
+func TestFinalReport(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(*runtimetest.Server, *reporter)
+		want   string // the stage's status on the server afterwards
+	}{
+		{"nothing in between", func(*runtimetest.Server, *reporter) {}, "success"},
+		{"another version", func(s *runtimetest.Server, r *reporter) { s.Bump(r.id(), nil) }, "success"},
+		{"cancelled", func(s *runtimetest.Server, r *reporter) { s.Cancel(s.Stage(r.id()).BuildID) }, "killed"},
+		{"ended by the server", func(s *runtimetest.Server, r *reporter) {
+			s.Bump(r.id(), func(st *drone.Stage) { st.Status = "error" })
+		}, "killed"},
+		{"another runner's", func(s *runtimetest.Server, r *reporter) {
+			s.Bump(r.id(), func(st *drone.Stage) { st.Machine = "other" })
+		}, "running"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			rep := g.accepted("a", "teardown")
+			rep.conclude(drone.StatusPassing)
+			c.change(g.srv, rep)
+			if err := rep.deliver(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if stage := g.srv.Stage(rep.id()); stage.Status != c.want {
+				t.Errorf("the stage is %s", stage.Status)
+			}
+			if err := rep.deliver(t.Context()); err != nil {
+				t.Errorf("again: %v", err)
+			}
+		})
+	}
+}
+
+// After a cancel no step but the teardown is reported: the server has ended the others.
+func TestStepsAfterCancel(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	rep := g.accepted("a", "teardown")
+	g.srv.Cancel(g.srv.Stage(rep.id()).BuildID)
+	if err := rep.beat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rep.conclude(drone.StatusPassing)
+	if err := rep.deliver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, g.srv.Stage(rep.id()), "killed", "a skipped, teardown success")
+}
+
+// A confirmation tells a cancel from a version that moved for another reason.
+func TestBeat(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	rep := g.accepted("teardown")
+	cancelled := false
+	rep.onCancel = func() { cancelled = true }
+	for range 2 {
+		if err := rep.beat(t.Context()); err != nil || cancelled {
+			t.Fatalf("a build that lives: %v, cancelled %t", err, cancelled)
+		}
+		g.srv.Bump(rep.id(), nil)
+	}
+	g.srv.Script(runtimetest.StageRunning, runtimetest.Status(500))
+	limited, done := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer done()
+	if err := rep.beat(limited); err == nil || cancelled {
+		t.Errorf("a server that does not answer: %v, cancelled %t", err, cancelled)
+	}
+	g.srv.Heal()
+	g.srv.Cancel(g.srv.Stage(rep.id()).BuildID)
+	if err := rep.beat(t.Context()); err != nil || !cancelled {
+		t.Errorf("a build that was cancelled: %v, cancelled %t", err, cancelled)
+	}
+	// From now on there is nothing to confirm.
+	n := len(g.srv.Requests(runtimetest.StageRunning))
+	if err := rep.beat(t.Context()); err != nil || len(g.srv.Requests(runtimetest.StageRunning)) != n {
+		t.Errorf("a confirmation after the cancel: %v", err)
+	}
+}
+
+// A stage that the server never takes is given up when the server itself must have given it up; its steps sooner.
+func TestOutboxGivesUp(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	rep := g.accepted("a", "teardown")
+	rep.conclude(drone.StatusPassing)
+	g.runner.timing.stepsLimit, g.runner.timing.delivery = 50*time.Millisecond, 200*time.Millisecond
+	g.srv.Script(runtimetest.StepFinal, runtimetest.Status(500))
+	if g.runner.outbox.deliver(t.Context(), rep) {
+		t.Error("the steps were given up at once")
+	}
+	if stage := g.srv.Stage(rep.id()); stage.Status != "success" {
+		t.Errorf("the steps kept the stage from its end: it is %s", stage.Status)
+	}
+	g.runner.timing.giveUpSteps = 0
+	rep.rec.note(func(e *entry) { e.Since, e.Stage.Stopped = 1, 1 })
+	if !g.runner.outbox.deliver(t.Context(), rep) {
+		t.Error("the steps were not given up")
+	}
+
+	rep = g.accepted("teardown")
+	rep.conclude(drone.StatusPassing)
+	g.srv.Script(runtimetest.StageFinal, runtimetest.Status(500))
+	if g.runner.outbox.deliver(t.Context(), rep) {
+		t.Error("the stage was given up at once")
+	}
+	rep.rec.note(func(e *entry) { e.Since, e.Stage.Stopped = 1, 1 })
+	if !g.runner.outbox.deliver(t.Context(), rep) {
+		t.Error("the stage was not given up")
+	}
+	if n := len(g.journalled()); n > 0 {
+		t.Errorf("%d entries are left", n)
+	}
+}
+
+// The journal holds each state before what it announces is done, in files that nobody else can read.
+func TestJournalIsAhead(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	var phases []string
+	look := func(when string) {
+		entries, damaged, err := g.runner.journal.load()
+		if err != nil || len(damaged) > 0 || len(entries) != 1 {
+			t.Errorf("%s: %d entries, %d damaged, %v", when, len(entries), len(damaged), err)
+			return
+		}
+		e := entries[0]
+		phases = append(phases, when+" "+string(e.Phase))
+		if when != "setup" && when != "destroy" {
+			return
+		}
+		for _, s := range e.Steps {
+			if s.ID == 0 {
+				t.Errorf("%s: step %s has no id", when, s.Name)
+			}
+		}
+	}
+	prepare := g.runner.cfg.Prepare
+	g.runner.cfg.Prepare = func(ctx context.Context, d *runner.Context) (*engine.Spec, error) {
+		look("prepare")
+		return prepare(ctx, d)
+	}
+	g.host.onSetup = func(*engine.Spec) error { look("setup"); return nil }
+	g.host.onDestroy = func(string) { look("destroy") }
+	g.start()
+	g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	if want := []string{"prepare accepted", "setup running", "destroy running"}; !slices.Equal(phases, want) {
+		t.Errorf("%q, want %q", phases, want)
+	}
+}
