@@ -30,6 +30,7 @@ func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error
 		}
 		return nil, errors.Join(err, rec.remove())
 	}
+	// A stage that waited for others was updated when its turn came.
 	pickup := time.Since(time.Unix(max(offer.Created, offer.Updated), 0))
 	r.cfg.Hooks.accepted(max(pickup, 0))
 	err := rec.change(func(e *entry) { e.Phase, e.Stage = phaseAccepted, &accepted })

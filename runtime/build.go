@@ -54,6 +54,8 @@ type build struct {
 }
 
 // plan writes the steps into the entry as they are registered: those of the pipeline and the teardown.
+//
+// The teardown is a step like the others, so that everybody who can see the build can see what it left behind.
 func (b *build) plan(e *entry) {
 	name := teardownName
 	for _, step := range b.spec.Steps {
@@ -109,6 +111,7 @@ func panicked(log *logrus.Entry, p any) error {
 
 // execute sets the engine up and runs the steps.
 func (b *build) execute() error {
+	// From here on the host may hold parts of the build, also where Setup fails half way.
 	b.touched = true
 	setup, done := context.WithDeadlineCause(b.life, b.deadline, engine.ErrTimeout)
 	err := b.engine.Setup(setup, b.spec)
@@ -129,6 +132,7 @@ func (b *build) wanted(step *engine.Step) bool {
 	if b.skipRest.Load() {
 		return false
 	}
+	// The time may be over without any step having been cut: between two of them, or while one waited for its turn.
 	if time.Now().After(b.deadline) {
 		b.late.Store(true)
 	}
@@ -169,14 +173,17 @@ func (b *build) runStep(ctx context.Context, step *engine.Step) {
 // command lets the engine run the step, within what is left of the stage's time.
 func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (*engine.State, error) {
 	deadline := b.deadline
+	// What was let through as the last moment of the stage's time passed gets none of the time for cleaning up.
 	if b.late.Load() && step.Run != engine.RunOnSuccess {
 		deadline = deadline.Add(b.cleanup)
 	}
 	ctx, done := context.WithDeadlineCause(ctx, deadline, engine.ErrTimeout)
 	defer done()
+	// A copy: other steps go on changing the stage while this one's environment is made.
 	var now *drone.Stage
 	b.rec.read(func(e *entry) { now = e.snapshot() })
 	state, err := b.engine.Run(ctx, b.spec, withCurrent(step, b.drone, now), log)
+	// A step that came to its own end just before the deadline has not run out of time.
 	if context.Cause(ctx) == engine.ErrTimeout && (err != nil || state == nil || state.Reason == engine.TimedOut) {
 		b.late.Store(true)
 	}
@@ -189,6 +196,7 @@ func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (
 // judge says how the step ended, from what the engine measured and from why its time was over.
 func (b *build) judge(ctx context.Context, state *engine.State, err error) outcome {
 	result := outcomeOf(state, err)
+	// The engine says Exited or Signaled for an end that was the step's own, whatever happened to its context meanwhile.
 	stopped := state == nil || state.Reason != engine.Exited && state.Reason != engine.Signaled
 	switch cause := context.Cause(ctx); {
 	case cause == errStageEnded && state != nil && stopped:
@@ -220,6 +228,7 @@ func (b *build) skipStep(step *engine.Step) {
 
 // teardown removes everything that the build holds, as the stage's last step. It returns what has to fail the stage.
 func (b *build) teardown() error {
+	// A cancelled build is torn down like any other, so its life's end must not reach the teardown.
 	ctx, done := context.WithTimeout(context.WithoutCancel(b.life), b.tearing)
 	defer done()
 	var name string
@@ -245,6 +254,7 @@ func (b *build) teardown() error {
 func (b *build) destroy(ctx context.Context, out io.Writer) error {
 	report, err := b.engine.Destroy(ctx, b.spec.Build)
 	b.hooks.tornDown(report, err)
+	// What is left is in the report's lines; any other error is why the teardown could not do or know its work.
 	var leak *engine.LeakError
 	if err != nil && !errors.As(err, &leak) {
 		b.log.WithError(err).Error("the teardown ran into an error")

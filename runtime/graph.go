@@ -96,6 +96,8 @@ func (g *graph) walk(ctx context.Context) {
 			g.attached(ctx, s)
 		})
 	}
+	// Detached steps are awaited like the others, so that nothing runs any more when the teardown begins and each one's
+	// end is reported.
 	attached.Wait()
 	endDetached(errStageEnded)
 	background.Wait()
@@ -103,6 +105,8 @@ func (g *graph) walk(ctx context.Context) {
 
 // attached waits for a free slot and runs the step.
 func (g *graph) attached(ctx context.Context, s *engine.Step) {
+	// Only now, with its dependencies done, does the step ask for a slot: one that waited with a slot in hand could keep
+	// those that it waits for from running.
 	if g.slots != nil {
 		if g.slots.Acquire(ctx, 1) != nil {
 			g.skip(s)

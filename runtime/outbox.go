@@ -73,6 +73,7 @@ func (o *outbox) round(ctx context.Context) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// Behind those that came meanwhile: one stage that the server never takes delays the others by its own time only.
 	o.list = append(o.list, rest...)
 	return len(rest) == 0
 }

@@ -35,6 +35,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 			entries = append(entries, r.salvage(d.stage))
 		}
 	}
+	// The first attempt comes before polling, so that a stage ends within seconds of the restart. A server that is away
+	// must not keep the runner from polling, or it would not notice when it is back.
 	first, done := context.WithTimeout(ctx, r.timing.recover)
 	defer done()
 	var sent sync.WaitGroup
@@ -102,7 +104,7 @@ func withoutDetails(report *engine.Report, err error) {
 func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report) {
 	e := rep.rec.entry
 	if len(e.Steps) == 0 || report == nil {
-		return
+		return // the steps were not registered: there is no log to write into
 	}
 	last := e.Steps[len(e.Steps)-1]
 	if last.ID == 0 || last.Status != drone.StatusPending {

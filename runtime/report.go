@@ -57,7 +57,7 @@ func (r *reporter) register(ctx context.Context) error {
 		}
 		return fmt.Errorf("register the steps: %w", err)
 	}
-	// The ids are on disk before anything happens in their name.
+	// The ids are on disk before anything happens in their name: nobody tells them a second time.
 	return r.rec.change(func(e *entry) {
 		e.Phase = phaseRunning
 		e.Stage.Status, e.Stage.Version, e.Stage.Updated = drone.StatusRunning, stage.Version, stage.Updated
@@ -73,6 +73,7 @@ func (r *reporter) beat(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	defer r.give()
+	// Before its steps are registered, a stage must not be said to run; after its end, even less.
 	var stage drone.Stage
 	var due bool
 	r.rec.read(func(e *entry) {
@@ -90,6 +91,7 @@ func (r *reporter) beat(ctx context.Context) error {
 		return nil
 	case ctx.Err() != nil:
 		return err
+	// The client gave up on a version that kept moving: somebody else changes the stage, but it lives.
 	case errors.As(err, &lock) && lock.Server != nil && !final(lock.Server.Status):
 		r.rec.note(func(e *entry) { e.Stage.Version = lock.Server.Version })
 		return nil
@@ -214,6 +216,7 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 	if !errors.As(err, &lock) && !errors.Is(err, client.ErrGone) {
 		return false, fmt.Errorf("report the end of the stage: %w", err)
 	}
+	// Where the server's status is the one that was sent, only a fresh look tells an end from a report that was refused.
 	var now *drone.Stage
 	if lock != nil {
 		now = lock.Server
@@ -232,6 +235,7 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 		r.log.WithError(err).Warn("the server has no such stage of this runner any more")
 		return true, nil
 	}
+	// A stage that the server killed by itself still needs our report: it schedules what comes after, and ends the build.
 	if now.Status == sent.Status && sent.Status != drone.StatusKilled {
 		return true, nil
 	}
@@ -263,6 +267,8 @@ func (r *reporter) deliver(ctx context.Context) error {
 			}
 		}
 	})
+	// The steps come first, since the end of the stage leaves unreported ones as they are. But a step that the server
+	// never takes must not keep the stage from its end.
 	limited, done := context.WithTimeout(ctx, r.timing.stepsLimit)
 	_, err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
 	for _, name := range open {

@@ -202,9 +202,13 @@ func TestJournalIsAhead(t *testing.T) {
 	}
 	g.host.onSetup = func(*engine.Spec) error { look("setup"); return nil }
 	g.host.onDestroy = func(string) { look("destroy") }
+	g.srv.Script(runtimetest.Accept, runtimetest.Slow(time.Second))
 	g.start()
-	g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
-	if want := []string{"prepare accepted", "setup running", "destroy running"}; !slices.Equal(phases, want) {
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	g.srv.WaitRequests(runtimetest.Accept, 1)
+	look("accept")
+	g.settled(job.Stage)
+	if want := []string{"accept intent", "prepare accepted", "setup running", "destroy running"}; !slices.Equal(phases, want) {
 		t.Errorf("%q, want %q", phases, want)
 	}
 }

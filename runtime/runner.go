@@ -68,6 +68,8 @@ func (r *Runner) Close() error { return r.journal.Close() }
 // context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time. A Runner
 // runs once.
 func (r *Runner) Run(ctx context.Context) error {
+	// Three lives: polling ends with a drain or a stop, stages only with a stop, and the delivery of what could not be
+	// reported goes on beside the last stages.
 	polling, stopPolling := context.WithCancel(ctx)
 	defer stopPolling()
 	builds, cut := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -213,7 +215,7 @@ var errClaimed = errors.New("another slot has this stage")
 func (r *Runner) next(polling, builds context.Context) error {
 	offer, err := r.cfg.Server.Request(polling, &r.cfg.Filter)
 	if polling.Err() != nil {
-		return nil
+		return nil // an offer that came at this moment is not accepted: the server makes it again
 	}
 	r.polled(err)
 	if err != nil {

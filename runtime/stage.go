@@ -55,6 +55,7 @@ func (r *Runner) newStage(ctx context.Context, rec *record) *stage {
 func (s *stage) run() {
 	defer s.end(nil)
 	defer s.stopReports()
+	// The first watch opens before anything is asked: a cancel is told only to the watches that are open.
 	watching, stopWatching := context.WithCancel(s.life)
 	var guarded sync.WaitGroup
 	guard, log := s.newGuard(), s.log
@@ -69,6 +70,7 @@ func (s *stage) run() {
 		leak = s.guarded(s.teardown)
 	}
 	s.peers.leave(s.me)
+	// A confirmation says that the stage runs, so none may be under way when it is said to have ended.
 	stopWatching()
 	guarded.Wait()
 	s.conclude(err, leak)
@@ -93,6 +95,7 @@ func (s *stage) prepare() error {
 	if err != nil {
 		return err
 	}
+	// The linter has said so with a line number; this keeps a Spec from elsewhere from waiting for ever.
 	if err := checkGraph(spec.Steps); err != nil {
 		return err
 	}
@@ -102,6 +105,7 @@ func (s *stage) prepare() error {
 	if err := s.rep.register(s.life); err != nil {
 		return err
 	}
+	// After the registration, so that the stage shows as running while it waits for its turn.
 	var limit int
 	s.rec.read(func(e *entry) { limit = e.Stage.Limit })
 	return s.peers.wait(s.life, s.me, limit)
@@ -124,6 +128,7 @@ func (s *stage) details() error {
 	s.me = s.peers.join(detail.Repo.ID, detail.Stage.Name)
 	s.log = s.log.WithFields(logrus.Fields{"repo": detail.Repo.Slug, "build": detail.Build.Number})
 	return s.rec.change(func(e *entry) {
+		// Every report echoes the stage's fields: the server stores what it is sent.
 		now := *detail.Stage
 		now.Steps = nil
 		now.Machine = e.Stage.Machine

@@ -65,7 +65,7 @@ func (e *entry) end(name string, o outcome) {
 	}
 	now := time.Now().Unix()
 	if s.Started == 0 {
-		s.Started = now
+		s.Started = now // the server shows a step without a start as pending
 	}
 	s.Status, s.ExitCode, s.Error, s.Stopped = o.status, o.code, clip(o.text), now
 	if s.ErrIgnore && s.Status == drone.StatusError {

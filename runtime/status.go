@@ -63,6 +63,7 @@ func (r *Runner) Status() Status {
 		st.Draining = true
 	default:
 	}
+	// Without the runner's lock: a stage's own lock may be held while its journal is written.
 	for _, s := range stages {
 		var one Running
 		s.rec.read(func(e *entry) { one = Running{Repo: e.Repo, Stage: e.snapshot()} })

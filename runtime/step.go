@@ -22,6 +22,7 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	if !begun {
 		return
 	}
+	// The goroutine that tells the server is started first and told last: whatever happens in between, it ends.
 	log, err := s.openLog(name)
 	announced, ended := make(chan struct{}), make(chan struct{})
 	s.reports.Go(func() { safely(s.log, func() { s.follow(name, log, announced, ended) }) })
@@ -66,6 +67,7 @@ func (s *stage) await(announced <-chan struct{}) {
 
 // follow tells the server about one step: that it runs, then its log, then how it ended.
 func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{}) {
+	// The order is the server's: a live log opens with the step's start, and closes with its end.
 	announce := sync.OnceFunc(func() { close(announced) })
 	defer announce()
 	err := s.rep.step(s.reporting, name)
@@ -76,6 +78,7 @@ func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{
 			s.log.WithError(err).WithField("step", name).Debug("the log stays on disk until the server takes it")
 		}
 	}
+	// Where the start could not be told, there is no time for the end either: it is delivered with the stage's.
 	if err == nil {
 		s.tellEnd(name)
 	}
@@ -99,6 +102,7 @@ func (s *stage) card(step *engine.Step, log io.Writer) {
 	if path == "" {
 		return
 	}
+	// The step may have written anything there; the workspace is the border.
 	card, err := logs.ReadCard(path, s.spec.Workspace, s.masker)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
