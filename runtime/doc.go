@@ -4,6 +4,14 @@
 // intent, accept, watch for a cancel, read the details, prepare the Spec, register the steps, set the engine up, run
 // the step graph, tear down, report. Nothing of a stage is reported final before its teardown is done.
 //
-// The walk is in stage.go, the step graph in graph.go, what the server is told in report.go, how a cancel is noticed in
-// guard.go, and what survives a crash of the runner in journal.go and recover.go.
+// Where to find what:
+//
+//	runner.go, accept.go   slots, polling, drain and stop
+//	stage.go, step.go      the walk of a stage, and what the server is told of a step while it runs
+//	build.go, graph.go     the part of it that needs no server: the steps in their order, timeout, teardown, result
+//	local.go               that part alone, for a pipeline without a server
+//	guard.go               how a cancel is noticed
+//	report.go, ending.go   what the server is told, under which version, and for how long it is tried
+//	journal.go, state.go   what survives a crash of the runner, and how a stage stands
+//	recover.go, outbox.go  what is done with it after a restart, and with what the server did not take
 package runtime
