@@ -222,3 +222,22 @@ func TestStepName(t *testing.T) {
 		seen[name] = step
 	}
 }
+
+// What an operator is told about users depends on who the steps run as.
+func TestReportOnUsers(t *testing.T) {
+	want := map[string]string{"": "steps run as the runner's own user"}
+	if os.Geteuid() == 0 {
+		want = map[string]string{"": "steps run as root", "nobody": "share a user", "29970-29979": ""}
+	}
+	for setting, sentence := range want {
+		h := openHost(t, Config{User: setting})
+		said := strings.Join(h.Report().Warnings, "\n")
+		if !strings.Contains(said, sentence) || sentence == "" && strings.Contains(said, "user") {
+			t.Errorf("%q: %s", setting, said)
+		}
+		if isolated := h.Report().PrivateMounts && sentence != "steps run as root"; h.Report().Isolated != isolated {
+			t.Errorf("%q: isolated %t", setting, h.Report().Isolated)
+		}
+		cleanHost(t, h)
+	}
+}

@@ -69,7 +69,8 @@ type Report struct {
 	// PrivateMounts says that steps get a /tmp of their own and see Binds.
 	PrivateMounts bool
 
-	// Isolated says that a hostile step cannot leave its build: the steps do not run as root.
+	// Isolated says that a hostile step can neither leave its cgroup nor read the runner's memory: the steps do not run
+	// as root, and see the cgroups read-only.
 	Isolated bool
 
 	// Warnings are sentences about what does not hold here, each with what to do.

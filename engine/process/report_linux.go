@@ -61,9 +61,16 @@ func (h *Host) warn(format string, args ...any) {
 func (h *Host) describe() {
 	root := os.Geteuid() == 0
 	h.report.Isolated = (h.users != nil || !root) && h.report.PrivateMounts
-	if root && h.users == nil {
+	switch {
+	case root && h.users == nil:
 		h.warn("steps run as root: what a build does is attributed to it, but a hostile one is not held back; " +
-			"name a user or a range of uids to run the steps as")
+			"set DRONE_RUNNER_USER to a user or a range of uids to run the steps as")
+	case h.users == nil:
+		h.warn("steps run as the runner's own user: a hostile one can signal the runner and other builds; " +
+			"only a runner that is root can give each build a user")
+	case h.users.shared != nil:
+		h.warn("builds that run at once share a user and can signal each other's processes; " +
+			"set DRONE_RUNNER_USER to a range of uids, such as 20000-20099, to keep them apart")
 	}
 	if h.tree != nil {
 		for _, p := range h.tree.problems {
