@@ -59,8 +59,8 @@ func TestDelegated(t *testing.T) {
 	if !bytes.Contains(out, []byte("PASS")) {
 		t.Error("no test passed")
 	}
-	if left, err := procsOf(delegatedUID); err != nil || len(left) > 0 {
-		t.Errorf("left after the tests: %v, %v", left, err)
+	if left, err := subtree.pids(); err != nil || len(left) > 0 {
+		t.Errorf("left after the tests: %v, %v", items(left), err)
 	}
 }
 

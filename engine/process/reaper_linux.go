@@ -181,8 +181,7 @@ func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, er
 	for _, g := range h.tree.groups(build) {
 		left = append(left, leftover.Item{Kind: "cgroup", Name: string(g)})
 	}
-	b := h.build(build)
-	strays, findErr := h.strays(build).insist(func() bool { return len(b.launchers()) > 0 })
+	strays, findErr := h.strays(build)
 	for _, p := range strays {
 		pids = append(pids, p.pid)
 	}

@@ -51,7 +51,8 @@ func TestTeardownAfterCrash(t *testing.T) {
 		if left, err := after.Remaining(t.Context(), b.Name); err != nil || len(left) < 2 {
 			t.Errorf("remaining %v, %v", left, err)
 		}
-		if ended, err := after.Teardown(t.Context(), b.Name); err != nil || len(ended) < 2 {
+		ended, err := after.Teardown(t.Context(), b.Name)
+		if err != nil || len(ended) < 2 || !strings.Contains(ended[0].Detail, "sleep") && !strings.Contains(ended[1].Detail, "sleep") {
 			t.Errorf("teardown %v, %v", ended, err)
 		}
 		tearDown(t, before, b.Name) // what it holds itself

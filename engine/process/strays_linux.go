@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
@@ -17,22 +18,31 @@ func (b *build) below(s *step) finder {
 	}
 }
 
-// strays finds the build's processes outside its cgroup: below a launcher, marked in their environment, or below one
-// that is, or of the uid that only this build has. The launchers themselves go when their work is done.
-func (h *Host) strays(build string) finder {
+// tree finds the processes below all of the build's launchers.
+func (b *build) tree() finder {
 	return func(visit func(proc)) error {
-		launchers := h.build(build).launchers()
-		for pid := range launchers {
+		for pid := range b.launchers() {
 			visitBelow(pid, visit)
 		}
+		return nil
+	}
+}
+
+// watched says that a launcher of the build is still there.
+func (b *build) watched() bool { return len(b.launchers()) > 0 }
+
+// marked finds the build's processes wherever they are: those with its marker in their environment, those below one
+// that has it, and those of the uid that only this build has. It looks at every process of the host.
+func (h *Host) marked(build string) finder {
+	return func(visit func(proc)) error {
 		want := h.markerValue(build)
 		uid, err := lockedUID(MarkerEnv + "=" + want)
 		if err != nil {
 			return err
 		}
-		self := os.Getpid()
+		self, launchers := os.Getpid(), h.build(build).launchers()
 		return visitAll(func(p proc) {
-			if p.pid == self || launchers[p.pid] {
+			if p.pid == self || launchers[p.pid] { // launchers go when their work is done
 				return
 			}
 			if marked, _ := p.marker(); marked == want || uid > 0 && p.uid() == uid {
@@ -43,23 +53,48 @@ func (h *Host) strays(build string) finder {
 	}
 }
 
-// endStrays ends, one by one, what is not in the build's cgroup.
-func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, error) {
-	b := h.build(name)
-	watched := func() bool { return len(b.launchers()) > 0 }
-	strays, err := h.strays(name).insist(watched)
-	if err != nil || len(strays) == 0 && !watched() {
+// strays are the build's processes outside its cgroup.
+func (h *Host) strays(build string) ([]proc, error) {
+	b := h.build(build)
+	found, err := b.tree().insist(b.watched)
+	if err != nil {
 		return nil, err
 	}
-	var ended []leftover.Item
-	for _, p := range strays {
-		ended = append(ended, p.item())
+	others, err := h.marked(build).list()
+	return append(found, others...), err
+}
+
+// endStrays ends, one by one, what is not in the build's cgroup: first what is below launchers, which is quickly
+// looked at, then what else carries its marker.
+func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, error) {
+	b := h.build(name)
+	grace := h.cfg.Grace
+	if h.tree != nil {
+		grace = 0 // who left a cgroup is not asked
 	}
-	plan := sweepPlan{find: h.strays(name), over: func() bool { return !watched() }}
-	if h.tree == nil {
-		plan.grace = h.cfg.Grace // who left a cgroup is not asked
+	strays, err := b.tree().insist(b.watched)
+	if err != nil {
+		return nil, err
 	}
-	return ended, sweep(ctx.Done(), plan)
+	ended := describe(strays)
+	if b.watched() {
+		plan := sweepPlan{find: b.tree(), grace: grace, over: func() bool { return !b.watched() }}
+		err = sweep(ctx.Done(), plan)
+	}
+	others, listErr := h.marked(name).list()
+	ended = append(ended, describe(others)...)
+	if len(others) > 0 {
+		listErr = errors.Join(listErr, sweep(ctx.Done(), sweepPlan{find: h.marked(name), grace: grace}))
+	}
+	return ended, errors.Join(err, listErr)
+}
+
+func describe(procs []proc) []leftover.Item {
+	var all []leftover.Item
+	for _, p := range procs {
+		all = append(all, p.item())
+	}
+	return all
 }
 
 // kept are the processes that the build may leave running, where no cgroup tells.

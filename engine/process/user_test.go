@@ -3,7 +3,9 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -41,6 +43,20 @@ func TestParseUser(t *testing.T) {
 	}
 }
 
+// testUID is the first of ten uids that no other run of these tests on this host has.
+func testUID() int { return 100_000 + os.Getpid()%1_000_000*10 }
+
+// forgetUIDs removes the lock files of testUID's range.
+func forgetUIDs(t *testing.T) {
+	t.Cleanup(func() {
+		for i := range 10 {
+			if err := os.Remove(uidLocks + "/" + itoa(testUID()+i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // needRoot skips what only a runner that is root can do.
 func needRoot(t *testing.T) {
 	t.Helper()
@@ -76,7 +92,9 @@ func TestStepsHaveTheirUsersGroupsOnly(t *testing.T) {
 // build runs under it.
 func TestUIDRange(t *testing.T) {
 	needRoot(t)
-	const setting = "29990-29991"
+	forgetUIDs(t)
+	first := testUID()
+	setting := fmt.Sprintf("%d-%d", first, first+1)
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, User: setting, KeepLeftovers: true})
 		other := openHost(t, Config{Mode: mode, User: setting, Name: h.cfg.Name + "-other"})
@@ -89,7 +107,7 @@ func TestUIDRange(t *testing.T) {
 		_, out2 := mustRun(t, other, shell(two, "id -u"))
 		uids := []string{strings.TrimSpace(out1), strings.TrimSpace(out2)}
 		slices.Sort(uids)
-		if !slices.Equal(uids, []string{"29990", "29991"}) {
+		if !slices.Equal(uids, []string{itoa(first), itoa(first + 1)}) {
 			t.Errorf("uids %v", uids)
 		}
 		tearDown(t, h, one.Name)
@@ -109,7 +127,8 @@ func TestUIDRange(t *testing.T) {
 // A uid that something still runs under is not given to the next build.
 func TestUIDInUseIsPassedOver(t *testing.T) {
 	needRoot(t)
-	h := openHost(t, Config{User: "29995-29996"})
+	forgetUIDs(t)
+	h := openHost(t, Config{User: fmt.Sprintf("%d-%d", testUID()+2, testUID()+3)})
 	first := newBuild(t, h, Build{Name: "first", Keep: true})
 	_, out := mustRun(t, h, shell(first, "id -u; setsid sleep 1000 >/dev/null 2>&1 & echo $!"))
 	pids := pidsIn(out)
