@@ -2,12 +2,15 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // BuildProduct compiles one of the repository's commands (cc-ci-runner, cc-ci-bridge) and returns the program's path.
@@ -92,6 +95,27 @@ func (b *Bed) StartRunner(ctx context.Context, options RunnerOptions) (*Runner, 
 		logPath: filepath.Join(home, "runner.log"), health: runner.URL + "/healthz",
 	}
 	return runner, runner.Start(ctx)
+}
+
+// Stop asks the runner to end. Builds that still run are cancelled and torn down: to the runner, the first signal means
+// to let them end, the second to end them. It is killed only if that takes more than a minute.
+func (r *Runner) Stop(ctx context.Context) error {
+	if r.PID() == 0 {
+		return nil
+	}
+	if err := r.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stop %s: %w", r.name, err)
+	}
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if _, err := r.Exited(soon); soon.Err() == nil {
+		return err
+	}
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stop(ctx.Done())
 }
 
 // Leftovers lists what the runner's builds have left in its root directory.

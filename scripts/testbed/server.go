@@ -77,11 +77,20 @@ func (s *Server) Stop(ctx context.Context) error {
 	return s.stop(ctx.Done())
 }
 
-// Kill ends the program at once with SIGKILL, as a crash would.
+// Kill ends the program at once with SIGKILL, as a crash would, and nothing of what it started.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stop(nil)
+	p := s.process
+	if p == nil {
+		return nil
+	}
+	if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s: %w", s.name, err)
+	}
+	<-p.done
+	s.process = nil
+	return nil
 }
 
 // Restart stops the program and starts it again, at the same address and with the same data.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -101,15 +100,7 @@ func mark(runner string) string { return fmt.Sprintf("%s-%d", runner, os.Getpid(
 
 // stopped ends a runner and checks that its builds left nothing.
 func (c *testCase) stopped(runner *testbed.Runner, name string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), time.Minute)
-	defer cancel()
-	if c.t.Failed() && runner.PID() != 0 {
-		// The first signal lets running builds end, the second cancels them.
-		if err := runner.Signal(syscall.SIGTERM); err != nil {
-			c.t.Error(err)
-		}
-	}
-	if err := runner.Stop(ctx); err != nil {
+	if err := runner.Stop(context.WithoutCancel(c.ctx)); err != nil {
 		c.t.Error(err)
 	}
 	c.clean(runner, name)

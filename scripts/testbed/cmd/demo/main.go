@@ -60,7 +60,10 @@ func (d *demo) run(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	err = d.show(ctx)
-	if keep && ctx.Err() == nil {
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if keep {
 		if err != nil {
 			d.say("the demo failed: %v", err)
 		}
