@@ -1,0 +1,186 @@
+package crash
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
+)
+
+// lane is a runner with a wire to the server, a branch of its own, and a directory that its builds write to: each
+// build has a /tmp of its own.
+type lane struct {
+	t      *testing.T
+	ctx    context.Context
+	name   string
+	wire   *wire
+	runner *testbed.Runner
+	hall   string
+}
+
+// newLane starts a runner and pushes its pipeline. In the steps, HALL stands for the lane's directory.
+func newLane(t *testing.T, name, steps string, settings map[string]string) *lane {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 15*time.Minute, fmt.Errorf("%s took more than 15 minutes", t.Name()))
+	t.Cleanup(cancel)
+	l := &lane{t: t, ctx: ctx, name: name, wire: newWire(t, the.bed.Drone.URL())}
+	cache, err := os.UserCacheDir()
+	l.ok(err)
+	l.hall, err = os.MkdirTemp(filepath.Join(cache, "cc-ci"), "crash-")
+	l.ok(err)
+	t.Cleanup(func() { l.ok(os.RemoveAll(l.hall)) })
+
+	pipeline := fmt.Sprintf("kind: pipeline\ntype: exec\nname: default\nplatform: {os: linux, arch: %s}\nnode: {lane: %s}\n"+
+		"trigger: {event: [custom]}\n%s", runtime.GOARCH, name, strings.ReplaceAll(strings.TrimLeft(steps, "\n"), "HALL", l.hall))
+	_, err = the.user.Push(ctx, the.repo, testbed.Commit{
+		Branch: name, Message: "a pipeline", Files: map[string]string{".drone.yml": pipeline},
+	})
+	l.ok(err)
+
+	env := map[string]string{
+		"DRONE_RUNNER_LABELS":  "lane:" + name,
+		"DRONE_RUNNER_ENVIRON": "CC_CI_CRASH_MARK:" + l.mark(),
+	}
+	maps.Copy(env, settings)
+	options := testbed.RunnerOptions{Program: the.program, Name: name, RPCHost: l.wire.host(), Env: env}
+	l.runner, err = the.bed.StartRunner(ctx, options)
+	l.ok(err)
+	t.Cleanup(l.stop)
+	return l
+}
+
+// mark is what every process of the lane's builds has in its environment, and nothing else on this host.
+func (l *lane) mark() string { return fmt.Sprintf("%s-%d", l.name, os.Getpid()) }
+
+func (l *lane) ok(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// stop ends the runner; after a failure it does not wait for running builds, and shows the runner's log.
+func (l *lane) stop() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), time.Minute)
+	defer cancel()
+	if l.t.Failed() && l.runner.PID() != 0 {
+		// The first signal lets running builds end, the second cancels them.
+		if err := l.runner.Signal(syscall.SIGTERM); err != nil {
+			l.t.Error(err)
+		}
+	}
+	if err := l.runner.Stop(ctx); err != nil {
+		l.t.Error(err)
+	}
+	if data, err := os.ReadFile(l.runner.LogPath()); err == nil && l.t.Failed() {
+		l.t.Logf("log of runner %s:\n...%s", l.name, data[max(0, len(data)-8000):])
+	}
+}
+
+// build asks for a build of the lane's branch.
+func (l *lane) build(params map[string]string) *drone.Build {
+	l.t.Helper()
+	build, err := the.bed.Drone.NewBuild(l.ctx, the.repo, l.name, params)
+	l.ok(err)
+	return build
+}
+
+// look reads a build from the server.
+func (l *lane) look(number int64) *drone.Build {
+	l.t.Helper()
+	build, err := the.bed.Drone.Build(l.ctx, the.repo, number)
+	l.ok(err)
+	return build
+}
+
+// settled waits until the builds have ended on the server and nothing of any build of this runner is left anywhere,
+// and returns how long that took.
+func (l *lane) settled(limit time.Duration, numbers ...int64) time.Duration {
+	l.t.Helper()
+	start := time.Now()
+	for {
+		left := l.left(numbers)
+		took := time.Since(start)
+		if len(left) == 0 {
+			return took
+		}
+		if took > limit {
+			l.t.Fatalf("still there after %s:\n%s", limit, strings.Join(left, "\n"))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// left names what is not settled. What is costly to look for is looked for last.
+func (l *lane) left(numbers []int64) []string {
+	l.t.Helper()
+	var left []string
+	for _, number := range numbers {
+		build := l.look(number)
+		if !settledOnServer(build) {
+			left = append(left, fmt.Sprintf("build %d: %s", number, testbed.Describe(build)))
+		}
+	}
+	for _, pattern := range []string{"stages/*", "spool/*"} {
+		files, err := filepath.Glob(filepath.Join(l.runner.State, "*", pattern))
+		l.ok(err)
+		left = append(left, files...)
+	}
+	workspaces, err := l.runner.Leftovers()
+	l.ok(err)
+	left = append(left, workspaces...)
+	if len(left) > 0 {
+		return left
+	}
+	processes, err := testbed.Processes("CC_CI_CRASH_MARK=" + l.mark())
+	l.ok(err)
+	return append(processes, l.traces()...)
+}
+
+// settledOnServer says whether a build and all its stages are final.
+func settledOnServer(build *drone.Build) bool {
+	for _, stage := range build.Stages {
+		if stage.Status == drone.StatusPending || stage.Status == drone.StatusRunning {
+			return false
+		}
+	}
+	return testbed.Done(build)
+}
+
+// traces are the builds' cgroups, mounts and locks: all carry the builds' name, which opens with the server's address.
+func (l *lane) traces() []string {
+	l.t.Helper()
+	sum := sha256.Sum256([]byte(l.wire.server.URL))
+	prefix := "cc-ci-" + hex.EncodeToString(sum[:4]) + "-"
+	var found []string
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	l.ok(err)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, prefix) {
+			found = append(found, "mount "+line)
+		}
+	}
+	for _, dir := range []string{"/sys/fs/cgroup", "/run/lock/cc-ci"} {
+		// Directories of others come and go while we look: that is no error of ours.
+		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, _ error) error {
+			if strings.HasPrefix(filepath.Base(path), prefix) {
+				found = append(found, path)
+			}
+			return nil
+		})
+	}
+	return found
+}
