@@ -180,6 +180,19 @@ func (l *lane) ranOnce(build *drone.Build) {
 			if step.Status == drone.StatusRunning {
 				l.t.Errorf("build %d has ended, but its step %s is running on the server", build.Number, step.Name)
 			}
+			if step.Status == drone.StatusPassing {
+				l.hasLog(build, step)
+			}
 		}
+	}
+}
+
+// hasLog checks that the server has the log of a step to its last line, whenever its upload was cut.
+func (l *lane) hasLog(build *drone.Build, step *drone.Step) {
+	l.t.Helper()
+	text, err := the.bed.Drone.Log(l.ctx, the.repo, testbed.StepRef{Build: int(build.Number), Stage: 1, Step: step.Number})
+	want := map[string]string{"one": "\n29999\n30000\n", "two": "+ sleep 1.2", "three": "+ mkdir", "teardown": "e"}[step.Name]
+	if err != nil || !strings.Contains(text, want) {
+		l.t.Errorf("build %d: the log of step %s ends with %q, %v", build.Number, step.Name, text[max(0, len(text)-200):], err)
 	}
 }

@@ -20,7 +20,7 @@ type moment string
 
 const (
 	before moment = "before" // the server has not seen it
-	middle moment = "in"     // the server has seen half of its body
+	middle moment = "in"     // the server has seen a part of its body
 	after  moment = "after"  // the server has carried it out; the runner does not know
 )
 
@@ -104,8 +104,12 @@ func (w *wire) serve(out http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // the way net/http offers to cut a connection
 	}
 	r.Header.Set(callHeader, call)
-	if r.ContentLength > 1 {
-		r.Body = &halfway{ReadCloser: r.Body, left: r.ContentLength / 2, reached: func() bool { return w.lost(call, middle) }}
+	part := r.ContentLength / 2
+	if r.ContentLength < 0 {
+		part = 64 << 10 // the length is not known beforehand
+	}
+	if part > 0 {
+		r.Body = &halfway{ReadCloser: r.Body, left: part, reached: func() bool { return w.lost(call, middle) }}
 	}
 	w.forward.ServeHTTP(out, r)
 }
@@ -118,7 +122,7 @@ func (w *wire) answered(response *http.Response) error {
 	return nil
 }
 
-// halfway tells when half of a body has been read.
+// halfway tells when a part of a body has been read.
 type halfway struct {
 	io.ReadCloser
 	left    int64

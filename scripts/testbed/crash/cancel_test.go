@@ -1,0 +1,274 @@
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drone/drone-go/drone"
+)
+
+// sleepers runs until it is stopped, with processes in the background that end on SIGTERM too. With MEET it ends when
+// that many builds run at once.
+const sleepers = `
+clone: {disable: true}
+steps:
+- name: sleep
+  commands:
+  - if [ -n "$MEET" ]; then touch HALL/meet-$DRONE_BUILD_NUMBER; until [ $(ls HALL | wc -l) -ge $MEET ]; do sleep 0.1; done; exit 0; fi
+  - sleep 3600 &
+  - (setsid sleep 3600 >/dev/null 2>&1 &)
+  - sleep 3600
+- name: never
+  commands: [echo never]
+`
+
+// limit is how long a cancel may take: from the server's answer to it, or from the moment the connection is back,
+// until no process of the build is left.
+const limit = 2 * time.Second
+
+// TestCancel cancels builds at many moments of their lives: in their first second, and around the end of the server's
+// long polls of 30 s.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	lanes, width := 1, 8
+	if full() {
+		lanes, width = 9, 10
+	}
+	times := &latencies{}
+	t.Run("lanes", func(t *testing.T) {
+		for n := range lanes {
+			t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
+				t.Parallel()
+				l := newCancelLane(t, fmt.Sprint("cancel", n), width)
+				seen := l.observe()
+				starts := make([]time.Time, width)
+				var cancels sync.WaitGroup
+				for i := range width {
+					number := l.build(nil).Number
+					moment := cancelMoment(the.seed, n*width+i)
+					cancels.Go(func() {
+						time.Sleep(moment)
+						starts[i] = l.cancel(number)
+					})
+				}
+				cancels.Wait()
+				l.judge(seen, starts, times)
+				l.slotsFree(width)
+			})
+		}
+	})
+	times.report(t, "the cancel's answer")
+}
+
+// TestCancelWhileCut cancels builds while the runner has no connection at all, so that both of its watches are lost.
+func TestCancelWhileCut(t *testing.T) {
+	t.Parallel()
+	lanes, width := 1, 2
+	if full() {
+		lanes, width = 5, 2
+	}
+	times := &latencies{}
+	t.Run("lanes", func(t *testing.T) {
+		for n := range lanes {
+			t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
+				t.Parallel()
+				random := rand.New(rand.NewPCG(the.seed, uint64(1000+n)))
+				upTo := func(d time.Duration) { time.Sleep(time.Duration(random.Int64N(int64(d)))) }
+				l := newCancelLane(t, fmt.Sprint("cut", n), width)
+				seen := l.observe()
+				var numbers []int64
+				for range width {
+					numbers = append(numbers, l.build(nil).Number)
+				}
+				l.asleep(numbers)
+				upTo(30 * time.Second)
+				l.wire.sever()
+				upTo(3 * time.Second)
+				for _, number := range numbers {
+					l.cancel(number)
+				}
+				upTo(5 * time.Second)
+				back := time.Now()
+				l.wire.heal()
+				l.judge(seen, slices.Repeat([]time.Time{back}, width), times)
+				l.slotsFree(width)
+			})
+		}
+	})
+	times.report(t, "the connection's return")
+}
+
+// cancelMoment draws how long after its creation the i-th build is cancelled. Half of them are around the end of the
+// server's long polls.
+func cancelMoment(seed uint64, i int) time.Duration {
+	random := rand.New(rand.NewPCG(seed, uint64(i)))
+	between := func(from, to time.Duration) time.Duration { return from + time.Duration(random.Int64N(int64(to-from))) }
+	switch i % 4 {
+	case 0:
+		return between(0, 1200*time.Millisecond)
+	case 1:
+		return between(1200*time.Millisecond, 28*time.Second)
+	}
+	return between(28*time.Second, 41*time.Second)
+}
+
+// cancelLane is a lane whose builds are cancelled.
+type cancelLane struct {
+	*lane
+	numbers []int64
+}
+
+func newCancelLane(t *testing.T, name string, width int) *cancelLane {
+	t.Helper()
+	return &cancelLane{lane: newLane(t, name, sleepers, map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)})}
+}
+
+func (l *cancelLane) build(params map[string]string) *drone.Build {
+	l.t.Helper()
+	build := l.lane.build(params)
+	l.numbers = append(l.numbers, build.Number)
+	return build
+}
+
+// cancel cancels a build and returns when the server had answered.
+func (l *cancelLane) cancel(number int64) time.Time {
+	if err := the.bed.Drone.Cancel(l.ctx, the.repo, number); err != nil {
+		l.t.Error(err)
+	}
+	return time.Now()
+}
+
+// asleep waits until the builds' first steps run.
+func (l *cancelLane) asleep(numbers []int64) {
+	l.t.Helper()
+	for _, number := range numbers {
+		for len(running(l.mark())[number]) < 3 {
+			if l.ctx.Err() != nil {
+				l.t.Fatalf("build %d does not run", number)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+// judge checks each of the lane's builds: when its last process was seen, how it stands on the server, what is left.
+func (l *cancelLane) judge(seen *sightings, starts []time.Time, times *latencies) {
+	l.t.Helper()
+	l.settled(time.Minute, l.numbers...)
+	last := seen.stop()
+	for i, number := range l.numbers {
+		took := max(0, last[number].Sub(starts[i]))
+		times.add(took)
+		if took > limit {
+			l.t.Errorf("build %d still had processes %s after", number, took)
+		}
+		build := l.look(number)
+		if build.Status != drone.StatusKilled {
+			l.t.Errorf("cancelled build %d is %s", number, build.Status)
+		}
+		for _, stage := range build.Stages {
+			if stage.Status != drone.StatusKilled {
+				l.t.Errorf("the stage of cancelled build %d is %s", number, stage.Status)
+			}
+			for _, step := range stage.Steps {
+				if step.Name == "never" && step.Status == drone.StatusPassing {
+					l.t.Errorf("build %d went on after the cancel", number)
+				}
+			}
+		}
+	}
+}
+
+// slotsFree runs as many builds at once as the runner has slots.
+func (l *cancelLane) slotsFree(width int) {
+	l.t.Helper()
+	var builds []int64
+	for range width {
+		builds = append(builds, l.build(map[string]string{"MEET": fmt.Sprint(width)}).Number)
+	}
+	l.settled(2*time.Minute, builds...)
+	for _, number := range builds {
+		if build := l.look(number); build.Status != drone.StatusPassing {
+			l.t.Errorf("build %d after the cancels is %s", number, build.Status)
+		}
+	}
+}
+
+// sightings remembers when a process of each build was last seen.
+type sightings struct {
+	ended chan struct{}
+	done  sync.WaitGroup
+	last  map[int64]time.Time
+}
+
+// observe looks for the lane's processes until stop.
+func (l *cancelLane) observe() *sightings {
+	s := &sightings{ended: make(chan struct{}), last: map[int64]time.Time{}}
+	s.done.Go(func() {
+		for {
+			select {
+			case <-s.ended:
+				return
+			case <-time.After(40 * time.Millisecond):
+			}
+			for number := range running(l.mark()) {
+				s.last[number] = time.Now()
+			}
+		}
+	})
+	return s
+}
+
+func (s *sightings) stop() map[int64]time.Time {
+	close(s.ended)
+	s.done.Wait()
+	return s.last
+}
+
+// running lists a lane's processes by the number of their build.
+func running(mark string) map[int64][]string {
+	found := map[int64][]string{}
+	// What ends while we look is not there.
+	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(data), "CC_CI_CRASH_MARK="+mark+"\x00") {
+			continue
+		}
+		var number int64
+		for variable := range strings.SplitSeq(string(data), "\x00") {
+			if text, ok := strings.CutPrefix(variable, "DRONE_BUILD_NUMBER="); ok {
+				_, _ = fmt.Sscan(text, &number) // what is no number counts as build 0
+			}
+		}
+		found[number] = append(found[number], filepath.Base(filepath.Dir(path)))
+	}
+	return found
+}
+
+// latencies collects how long the cancels took.
+type latencies struct {
+	mu   sync.Mutex
+	took []time.Duration
+}
+
+func (l *latencies) add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took = append(l.took, d)
+}
+
+func (l *latencies) report(t *testing.T, from string) {
+	slices.Sort(l.took)
+	if n := len(l.took); n > 0 {
+		t.Logf("%d cancels, from %s to the last process gone: median %s, longest %s", n, from,
+			l.took[n/2].Round(time.Millisecond), l.took[n-1].Round(time.Millisecond))
+	}
+}
