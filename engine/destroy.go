@@ -15,7 +15,7 @@ import (
 func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
 	started := time.Now()
 	report := &Report{Build: name}
-	if err := e.locks.take(name); err != nil {
+	if err := e.locks.wait(ctx, name); err != nil {
 		return report, err
 	}
 	keep := e.kept(name)

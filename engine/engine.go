@@ -113,7 +113,10 @@ func New(config Config) (*Engine, error) {
 // Setup makes the stage's directories, files, cgroup and Docker socket. After an error, Destroy removes what it
 // had made.
 func (e *Engine) Setup(ctx context.Context, spec *Spec) error {
-	if err := e.locks.take(spec.Build); err != nil {
+	lock, done := context.WithTimeout(ctx, setupWait)
+	err := e.locks.wait(lock, spec.Build)
+	done()
+	if err != nil {
 		return err
 	}
 	b := &build{keep: e.config.Keep(spec.Repo)}

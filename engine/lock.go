@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // locks tells the builds that run now from those that a crash left: every running build holds a flock on a file of
@@ -19,6 +21,14 @@ type locks struct {
 	mu   sync.Mutex
 	held map[string]*os.File
 }
+
+const (
+	// busyPause is between two looks at a lock that another process holds.
+	busyPause = 50 * time.Millisecond
+
+	// setupWait is how long a new build waits for its lock. Only a look at it could hold it, which is short.
+	setupWait = 10 * time.Second
+)
 
 // errBusy is returned for a build that a living process holds.
 var errBusy = errors.New("another process on this host is running it")
@@ -35,21 +45,57 @@ func newLocks(dir string) (*locks, error) {
 func (l *locks) take(build string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.held[build] != nil {
-		return nil
+	for l.held[build] == nil {
+		file, err := l.open(build)
+		if err != nil {
+			return fmt.Errorf("lock build %s: %w", build, err)
+		}
+		if file != nil {
+			l.held[build] = file
+		}
 	}
+	return nil
+}
+
+// open opens and locks a build's file. It returns nil for a file that was removed meanwhile: a lock on it would be
+// seen by nobody.
+func (l *locks) open(build string) (*os.File, error) {
 	file, err := os.OpenFile(l.path(build), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("open the lock of build %s: %w", build, err)
+		return nil, err
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = errBusy
 		}
-		return errors.Join(fmt.Errorf("lock build %s: %w", build, err), file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
-	l.held[build] = file
-	return nil
+	ours, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if there, err := os.Stat(l.path(build)); err != nil || !os.SameFile(ours, there) {
+		return nil, file.Close()
+	}
+	return file, nil
+}
+
+// wait takes the build, and waits as long as another process holds it: a runner that starts looks at the locks of all
+// others, and tears down what their crashes left.
+func (l *locks) wait(ctx context.Context, build string) error {
+	for {
+		err := l.take(build)
+		if !errors.Is(err, errBusy) {
+			return err
+		}
+		timer := time.NewTimer(busyPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
 }
 
 // holds says whether this process holds the build.
@@ -59,8 +105,8 @@ func (l *locks) holds(build string) bool {
 	return l.held[build] != nil
 }
 
-// release gives the build up and removes its file. The file goes first: a process that opened it meanwhile locks a
-// file without a name, which harms nobody since the build is gone by then.
+// release gives the build up and removes its file. The file goes first: a process that opened it meanwhile finds that
+// its file has no name any more, and opens it anew.
 func (l *locks) release(build string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -100,20 +101,24 @@ func withoutDetails(report *engine.Report, err error) {
 	}
 }
 
-// tell writes into the log of the teardown step what the crash had left.
+// tell writes into the log of the teardown step what the crash had left. Where the crash cut a teardown that had said
+// already what it found, that stays.
 func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report) {
 	e := rep.rec.entry
 	if len(e.Steps) == 0 || report == nil {
 		return // the steps were not registered: there is no log to write into
 	}
 	last := e.Steps[len(e.Steps)-1]
-	if last.ID == 0 || last.Status != drone.StatusPending {
+	if last.ID == 0 || final(last.Status) {
 		return
 	}
 	rep.rec.note(func(e *entry) { e.begin(last.Name) })
 	log, err := logs.Open(ctx, logs.Config{
 		Dir: r.journal.spool(e.Stage.ID), StepID: last.ID, Name: last.Name, Sink: r.cfg.Server, Log: rep.log,
 	})
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
 	if err != nil {
 		rep.log.WithError(err).Warn("the teardown has no log")
 		return

@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -153,14 +154,23 @@ func TestResumeOfNothing(t *testing.T) {
 	}
 }
 
-// TestOpenDoesNotWriteOverASpool that was not resumed.
-func TestOpenDoesNotWriteOverASpool(t *testing.T) {
+// TestOpenAfterCrash: a log that a crash left without a line is begun anew, one with lines is not written over.
+func TestOpenAfterCrash(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	open(t, Config{Dir: dir, Sink: newServer(t)})
-	if l, err := Open(context.Background(), Config{Dir: dir, StepID: 7, Sink: newServer(t)}); err == nil {
-		closeLog(t, l)
-		t.Error("opened twice")
+	dir, s := t.TempDir(), newServer(t)
+	for _, text := range []string{"", "a line\n"} {
+		l := open(t, Config{Dir: dir, Sink: s})
+		write(t, l, text)
+		if !l.end() {
+			t.Fatal("the log was closed before")
+		}
+		<-l.done
+	}
+	if _, err := Open(t.Context(), Config{Dir: dir, StepID: 7, Sink: s}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a log with a line was opened again: %v", err)
+	}
+	if _, err := Resume(t.Context(), dir, s); err != nil || len(s.stored(7)) != 1 {
+		t.Errorf("%d lines were stored, %v", len(s.stored(7)), err)
 	}
 }
 

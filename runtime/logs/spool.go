@@ -44,13 +44,22 @@ type place struct {
 }
 
 // newSpool creates the head segment. A spool of the same step that is already there is a mistake of the caller or a
-// crash that was not resumed: it is not written over.
+// crash that was not resumed: it is not written over, unless the crash came before its first line.
 func newSpool(at place, limit int64) (*spool, error) {
 	if err := os.MkdirAll(at.dir, 0o700); err != nil {
 		return nil, err
 	}
 	s := &spool{place: at, limit: limit, buf: make([]byte, 0, spoolBuffer+maxLine+64)}
-	return s, s.open()
+	err := s.open()
+	if errors.Is(err, fs.ErrExist) {
+		if lines, fault := readSpool(at); fault != nil || len(lines) > 0 {
+			return nil, errors.Join(err, fault)
+		}
+		if err = at.remove(); err == nil {
+			err = s.open()
+		}
+	}
+	return s, err
 }
 
 // path names a segment's file.
