@@ -41,29 +41,34 @@ func TestCancel(t *testing.T) {
 	if full() {
 		lanes, width = 9, 10
 	}
-	times := &latencies{}
+	times, asked := &latencies{}, &latencies{}
 	t.Run("lanes", func(t *testing.T) {
 		for n := range lanes {
 			t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
 				t.Parallel()
 				l := newCancelLane(t, fmt.Sprint("cancel", n), width)
 				seen := l.observe()
-				starts := make([]time.Time, width)
+				starts, asks := make([]time.Time, width), make([]time.Time, width)
 				var cancels sync.WaitGroup
 				for i := range width {
 					number := l.build(nil).Number
 					moment := cancelMoment(the.seed, n*width+i)
 					cancels.Go(func() {
 						time.Sleep(moment)
+						asks[i] = time.Now()
 						starts[i] = l.cancel(number)
 					})
 				}
 				cancels.Wait()
-				l.judge(seen, starts, times)
+				last := l.judge(seen, starts, times)
+				for i, number := range l.numbers {
+					asked.add(last[number].Sub(asks[i]))
+				}
 				l.slotsFree(width)
 			})
 		}
 	})
+	asked.report(t, "the cancel's request")
 	times.report(t, "the cancel's answer")
 }
 
@@ -158,13 +163,17 @@ func (l *cancelLane) asleep(numbers []int64) {
 	}
 }
 
-// judge checks each of the lane's builds: when its last process was seen, how it stands on the server, what is left.
-func (l *cancelLane) judge(seen *sightings, starts []time.Time, times *latencies) {
+// judge checks each of the lane's builds: when its last process was seen, which it returns, how it stands on the
+// server, what is left.
+func (l *cancelLane) judge(seen *sightings, starts []time.Time, times *latencies) map[int64]time.Time {
 	l.t.Helper()
 	l.settled(time.Minute, l.numbers...)
 	last := seen.stop()
+	if len(last) < len(starts)/2 {
+		l.t.Errorf("processes of %d builds were seen, want those of half of %d at least", len(last), len(starts))
+	}
 	for i, number := range l.numbers {
-		took := max(0, last[number].Sub(starts[i]))
+		took := last[number].Sub(starts[i])
 		times.add(took)
 		if took > limit {
 			l.t.Errorf("build %d still had processes %s after", number, took)
@@ -184,6 +193,7 @@ func (l *cancelLane) judge(seen *sightings, starts []time.Time, times *latencies
 			}
 		}
 	}
+	return last
 }
 
 // slotsFree runs as many builds at once as the runner has slots.
@@ -262,7 +272,7 @@ type latencies struct {
 func (l *latencies) add(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.took = append(l.took, d)
+	l.took = append(l.took, max(0, d)) // of some builds no process was there any more, or never one
 }
 
 func (l *latencies) report(t *testing.T, from string) {
