@@ -132,7 +132,8 @@ type cancelLane struct {
 
 func newCancelLane(t *testing.T, name string, width int) *cancelLane {
 	t.Helper()
-	return &cancelLane{lane: newLane(t, name, sleepers, map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)})}
+	settings := map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)}
+	return &cancelLane{lane: newLane(t, laneSpec{name: name, steps: sleepers, settings: settings})}
 }
 
 func (l *cancelLane) build(params map[string]string) *drone.Build {
@@ -144,7 +145,7 @@ func (l *cancelLane) build(params map[string]string) *drone.Build {
 
 // cancel cancels a build and returns when the server had answered.
 func (l *cancelLane) cancel(number int64) time.Time {
-	if err := the.bed.Drone.Cancel(l.ctx, the.repo, number); err != nil {
+	if err := the.bed.Drone.Cancel(l.ctx, l.repo, number); err != nil {
 		l.t.Error(err)
 	}
 	return time.Now()

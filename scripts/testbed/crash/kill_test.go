@@ -96,7 +96,9 @@ func TestKill(t *testing.T) {
 	for n := range lanes {
 		t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
 			t.Parallel()
-			l := newLane(t, fmt.Sprint("kill", n), threeSteps, map[string]string{"DRONE_RUNNER_GRACE": "1s"})
+			l := newLane(t, laneSpec{
+				name: fmt.Sprint("kill", n), steps: threeSteps, settings: map[string]string{"DRONE_RUNNER_GRACE": "1s"},
+			})
 			for i := n; i < points && !t.Failed(); i += lanes {
 				l.killed(pointOf(the.seed, i))
 			}
@@ -190,7 +192,7 @@ func (l *lane) ranOnce(build *drone.Build) {
 // hasLog checks that the server has the log of a step to its last line, whenever its upload was cut.
 func (l *lane) hasLog(build *drone.Build, step *drone.Step) {
 	l.t.Helper()
-	text, err := the.bed.Drone.Log(l.ctx, the.repo, testbed.StepRef{Build: int(build.Number), Stage: 1, Step: step.Number})
+	text, err := the.bed.Drone.Log(l.ctx, l.repo, testbed.StepRef{Build: int(build.Number), Stage: 1, Step: step.Number})
 	want := map[string]string{"one": "\n29999\n30000\n", "two": "+ sleep 1.2", "three": "+ mkdir", "teardown": "e"}[step.Name]
 	if err != nil || !strings.Contains(text, want) {
 		l.t.Errorf("build %d: the log of step %s ends with %q, %v", build.Number, step.Name, text[max(0, len(text)-200):], err)

@@ -26,40 +26,68 @@ type lane struct {
 	t      *testing.T
 	ctx    context.Context
 	name   string
+	repo   testbed.Repo
 	wire   *wire
 	runner *testbed.Runner
 	hall   string
 }
 
-// newLane starts a runner and pushes its pipeline. In the steps, HALL stands for the lane's directory.
-func newLane(t *testing.T, name, steps string, settings map[string]string) *lane {
+// laneSpec says what a lane is made of; steps and name are needed.
+type laneSpec struct {
+	name     string
+	steps    string            // in them, HALL stands for the lane's directory
+	repo     testbed.Repo      // the world's when empty
+	files    map[string]string // beside the pipeline
+	settings map[string]string // of the runner
+}
+
+// newLane starts a runner and pushes its pipeline.
+func newLane(t *testing.T, spec laneSpec) *lane {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 15*time.Minute, fmt.Errorf("%s took more than 15 minutes", t.Name()))
 	t.Cleanup(cancel)
-	l := &lane{t: t, ctx: ctx, name: name, wire: newWire(t, the.bed.Drone.URL())}
-	cache, err := os.UserCacheDir()
-	l.ok(err)
-	l.hall, err = os.MkdirTemp(filepath.Join(cache, "cc-ci"), "crash-")
-	l.ok(err)
-	t.Cleanup(func() { l.ok(os.RemoveAll(l.hall)) })
-
+	l := &lane{t: t, ctx: ctx, name: spec.name, repo: spec.repo, wire: newWire(t, the.bed.Drone.URL()), hall: openDir(t)}
+	if l.repo.Name == "" {
+		l.repo = the.repo
+	}
 	pipeline := fmt.Sprintf("kind: pipeline\ntype: exec\nname: default\nplatform: {os: linux, arch: %s}\nnode: {lane: %s}\n"+
-		"trigger: {event: [custom]}\n%s", runtime.GOARCH, name, strings.ReplaceAll(strings.TrimLeft(steps, "\n"), "HALL", l.hall))
-	_, err = the.user.Push(ctx, the.repo, testbed.Commit{
-		Branch: name, Message: "a pipeline", Files: map[string]string{".drone.yml": pipeline},
-	})
+		"trigger: {event: [custom]}\n%s", runtime.GOARCH, l.name, strings.ReplaceAll(strings.TrimLeft(spec.steps, "\n"), "HALL", l.hall))
+	files := map[string]string{".drone.yml": pipeline}
+	maps.Copy(files, spec.files)
+	_, err := the.user.Push(ctx, l.repo, testbed.Commit{Branch: l.name, Message: "a pipeline", Files: files})
 	l.ok(err)
 
 	env := map[string]string{
-		"DRONE_RUNNER_LABELS":  "lane:" + name,
+		"DRONE_RUNNER_LABELS":  "lane:" + l.name,
 		"DRONE_RUNNER_ENVIRON": "CC_CI_CRASH_MARK:" + l.mark(),
 	}
-	maps.Copy(env, settings)
-	options := testbed.RunnerOptions{Program: the.program, Name: name, RPCHost: l.wire.host(), Env: env}
+	maps.Copy(env, spec.settings)
+	options := testbed.RunnerOptions{Program: the.program, Name: l.name, RPCHost: l.wire.host(), Env: env}
 	l.runner, err = the.bed.StartRunner(ctx, options)
 	l.ok(err)
+	if root := env["DRONE_RUNNER_ROOT"]; root != "" {
+		l.runner.Root = root
+	}
 	t.Cleanup(l.stop)
 	return l
+}
+
+// openDir makes a directory that steps of any user can write to; it lies where builds see the host's files.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "cc-ci-crash-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // mark is what every process of the lane's builds has in its environment, and nothing else on this host.
@@ -93,7 +121,7 @@ func (l *lane) stop() {
 // build asks for a build of the lane's branch.
 func (l *lane) build(params map[string]string) *drone.Build {
 	l.t.Helper()
-	build, err := the.bed.Drone.NewBuild(l.ctx, the.repo, l.name, params)
+	build, err := the.bed.Drone.NewBuild(l.ctx, l.repo, l.name, params)
 	l.ok(err)
 	return build
 }
@@ -101,7 +129,7 @@ func (l *lane) build(params map[string]string) *drone.Build {
 // look reads a build from the server.
 func (l *lane) look(number int64) *drone.Build {
 	l.t.Helper()
-	build, err := the.bed.Drone.Build(l.ctx, the.repo, number)
+	build, err := the.bed.Drone.Build(l.ctx, l.repo, number)
 	l.ok(err)
 	return build
 }

@@ -32,6 +32,8 @@ type wire struct {
 	mu  sync.Mutex
 	cut bool
 	tap func(call string, at moment) (lost bool)
+
+	details [][]byte // the server's answers that hold secrets
 }
 
 func newWire(t *testing.T, target string) *wire {
@@ -116,10 +118,19 @@ func (w *wire) serve(out http.ResponseWriter, r *http.Request) {
 
 // answered is called when the server has answered.
 func (w *wire) answered(response *http.Response) error {
-	if w.lost(response.Request.Header.Get(callHeader), after) {
+	call := response.Request.Header.Get(callHeader)
+	if w.lost(call, after) {
 		return http.ErrAbortHandler
 	}
-	return nil
+	if call != "detail" {
+		return nil
+	}
+	data, err := io.ReadAll(response.Body)
+	response.Body = io.NopCloser(bytes.NewReader(data))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.details = append(w.details, data)
+	return err
 }
 
 // halfway tells when a part of a body has been read.
