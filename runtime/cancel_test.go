@@ -12,6 +12,7 @@ import (
 	"github.com/drone/drone-go/drone"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
@@ -154,6 +155,34 @@ func TestCancelAfterServerRestart(t *testing.T) {
 	g.srv.Cancel(job.Build)
 	cancelled := time.Now()
 	g.srv.WaitRequests(runtimetest.StageFinal, 1)
+	g.checkCancelled(t, job, cancelled)
+}
+
+// A cancel that comes before the first watch has reached a busy server is found soon.
+func TestCancelBeforeTheWatchIsOpen(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	timing := fastClient()
+	timing.Poll = time.Hour
+	api, err := client.New(client.Config{
+		Proto: g.srv.Proto, Host: g.srv.Host, Secret: g.srv.Secret, Timing: timing, Log: g.entry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.client, g.runner.cfg.Server = api, api
+	g.srv.Script(runtimetest.Watch, runtimetest.Hang())
+	g.runner.timing.beat, g.runner.timing.backoff = time.Hour, 2*time.Second
+	g.start()
+	job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
+	g.srv.WaitStage(job.Stage, func(s drone.Stage) bool { return len(s.Steps) > 0 && s.Steps[0].Status == "running" })
+	cancelled := time.Now()
+	g.srv.Cancel(job.Build)
+	g.srv.WaitRequests(runtimetest.StageFinal, 1)
+	// The build's own time, which would end it too, is 30 s.
+	if took := time.Since(cancelled); took > 20*time.Second {
+		t.Errorf("the cancel was found after %s", took)
+	}
 	g.checkCancelled(t, job, cancelled)
 }
 

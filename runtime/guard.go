@@ -13,7 +13,7 @@ import (
 //
 // The server tells a cancel only to the watches that are open at that moment, each of which lasts 30 s. So two watches
 // overlap; and because a watch that was opened after the cancel learns nothing, a confirmation (reporter.beat) follows
-// whenever a watch broke, and at least every 30 s.
+// soon after the first one was opened, whenever a watch broke, and at least every 30 s.
 type guard struct {
 	server Server
 	build  int64
@@ -77,8 +77,14 @@ func (g *guard) follow(ctx context.Context, delay time.Duration, stop func()) {
 	}
 }
 
-// confirmations confirms regularly, and shortly after a watch was opened anew.
+// confirmations confirms regularly, shortly after a watch was opened anew, and twice at the beginning: a busy server
+// takes a while to note the first watch, and to note a cancel in the stage.
 func (g *guard) confirmations(ctx context.Context) {
+	for _, pause := range []time.Duration{g.timing.backoff, 2 * g.timing.backoff} {
+		if sleep(ctx, pause) {
+			g.confirm(ctx)
+		}
+	}
 	for ctx.Err() == nil {
 		timer := time.NewTimer(g.timing.beat)
 		select {

@@ -119,7 +119,8 @@ func (s *stage) details() error {
 	if err != nil {
 		return err
 	}
-	if final(detail.Stage.Status) {
+	// A cancel ends the build at once, and its stages only after the server has told the forge.
+	if final(detail.Stage.Status) || final(detail.Build.Status) {
 		s.rep.cancelled()
 		return engine.ErrCancelled
 	}
