@@ -186,7 +186,7 @@ func (h *hunt) files(what string) {
 		})
 		h.ok(err)
 	}
-	if count < 5 {
+	if count < 3 {
 		h.t.Errorf("%s %d files, want more to search", what, count)
 	}
 }

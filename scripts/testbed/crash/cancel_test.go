@@ -264,10 +264,10 @@ func (s *sightings) of(number int64) time.Time {
 	return s.last[number]
 }
 
-// running counts the processes of each build that runs on a lane of this test.
+// running counts the processes of each build that is to be cancelled.
 func running() map[int64]int {
 	found := map[int64]int{}
-	marked := regexp.MustCompile(fmt.Sprintf(`\x00CC_CI_CRASH_MARK=[^\x00]+-%d\x00`, os.Getpid()))
+	marked := regexp.MustCompile(fmt.Sprintf(`\x00CC_CI_CRASH_MARK=(cancel|cut)\d+-%d\x00`, os.Getpid()))
 	numbered := regexp.MustCompile(`\x00DRONE_BUILD_NUMBER=(\d+)\x00`)
 	// What ends while we look is not there.
 	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
