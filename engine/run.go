@@ -82,6 +82,9 @@ func (e *Engine) runCommand(ctx context.Context, spec *Spec, step *Step, c call)
 		if err != nil && !errors.Is(err, stopped) {
 			return fmt.Errorf("run %s: %w", c.Args[0], err)
 		}
+		if err != nil && err != stopped {
+			e.config.Log.WithError(err).WithField("build", spec.Build).Warnf("step %s was stopped, but not without trouble", step.Name)
+		}
 		c.state.note(exit, stopped)
 		if exit.Code == 0 || attempt >= c.Retries || ctx.Err() != nil {
 			return nil

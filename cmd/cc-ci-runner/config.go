@@ -122,6 +122,9 @@ type Config struct {
 	// User runs the steps: a name, a uid, or a range of uids of which every running build gets its own.
 	User string `envconfig:"DRONE_RUNNER_USER"`
 
+	// PrivateTmp gives each build a /tmp of its own, where the host allows mount namespaces.
+	PrivateTmp bool `envconfig:"DRONE_RUNNER_PRIVATE_TMP" default:"true"`
+
 	// Docker says what steps get of Docker: the host's socket, one of their own for each build, or nothing from us.
 	Docker         string   `envconfig:"DRONE_RUNNER_DOCKER"`
 	DockerEndpoint string   `envconfig:"DRONE_RUNNER_DOCKER_ENDPOINT" default:"unix:///var/run/docker.sock"`

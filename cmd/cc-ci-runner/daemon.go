@@ -101,7 +101,7 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	c := d.config
 	processes, err := process.Open(ctx, process.Config{
 		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
-		KeepLeftovers: c.StepLeftovers == "keep",
+		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp,
 	})
 	if err != nil {
 		return fmt.Errorf("find a way to contain builds: %w", err)
