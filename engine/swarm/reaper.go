@@ -124,8 +124,8 @@ type mark struct {
 func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 	filter := client.Filters{}.Add("label", proxy.LabelBuild)
 	var out []mark
-	add := func(n *node, kind, id, name string, labels map[string]string) {
-		out = append(out, mark{thing{node: n, kind: kind, id: id, name: name}, labels[proxy.LabelBuild], labels})
+	add := func(t thing, labels map[string]string) {
+		out = append(out, mark{t, labels[proxy.LabelBuild], labels})
 	}
 	if err := s.markedCluster(ctx, filter, add); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 }
 
 // adder takes one labelled object.
-type adder func(n *node, kind, id, name string, labels map[string]string)
+type adder func(t thing, labels map[string]string)
 
 // markedCluster lists what the Swarm shares.
 func (s *Swarm) markedCluster(ctx context.Context, filter client.Filters, add adder) error {
@@ -157,21 +157,21 @@ func (s *Swarm) markedCluster(ctx context.Context, filter client.Filters, add ad
 		return fmt.Errorf("list services: %w", err)
 	}
 	for _, v := range services.Items {
-		add(s.nodes[0], "service", v.ID, v.Spec.Name, v.Spec.Labels)
+		add(thing{node: s.nodes[0], kind: "service", id: v.ID, name: v.Spec.Name}, v.Spec.Labels)
 	}
 	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list secrets: %w", err)
 	}
 	for _, v := range secrets.Items {
-		add(s.nodes[0], "secret", v.ID, v.Spec.Name, v.Spec.Labels)
+		add(thing{node: s.nodes[0], kind: "secret", id: v.ID, name: v.Spec.Name}, v.Spec.Labels)
 	}
 	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list configs: %w", err)
 	}
 	for _, v := range configs.Items {
-		add(s.nodes[0], "config", v.ID, v.Spec.Name, v.Spec.Labels)
+		add(thing{node: s.nodes[0], kind: "config", id: v.ID, name: v.Spec.Name}, v.Spec.Labels)
 	}
 	return nil
 }
@@ -183,28 +183,28 @@ func markedLocal(ctx context.Context, n *node, filter client.Filters, add adder)
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for _, v := range containers.Items {
-		add(n, "container", v.ID, v.ID[:12], v.Labels)
+		add(thing{node: n, kind: "container", id: v.ID, name: v.ID[:12]}, v.Labels)
 	}
 	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
 	for _, v := range networks.Items {
-		add(n, "network", v.ID, v.Name, v.Labels)
+		add(thing{node: n, kind: "network", id: v.ID, name: v.Name}, v.Labels)
 	}
 	volumes, err := n.docker.VolumeList(ctx, client.VolumeListOptions{Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list volumes: %w", err)
 	}
 	for _, v := range volumes.Items {
-		add(n, "volume", v.Name, v.Name, v.Labels)
+		add(thing{node: n, kind: "volume", id: v.Name, name: v.Name}, v.Labels)
 	}
 	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
 	for _, v := range images.Items {
-		add(n, "image", v.ID, v.ID, v.Labels)
+		add(thing{node: n, kind: "image", id: v.ID, name: v.ID}, v.Labels)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -25,6 +26,8 @@ import (
 type daemon struct {
 	objects map[string]any // path: what an inspection answers
 	answers map[string]any // method and path: what another call answers
+	stream  []any          // what /events sends
+	echo    bool           // taken-over connections get back what they send, and a word when that ends
 
 	mu   sync.Mutex
 	last *received
@@ -47,11 +50,24 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if path == "/_ping" {
 		return
 	}
+	if d.echo && r.Header.Get("Upgrade") != "" {
+		echo(w)
+		return
+	}
+	if path == "/events" {
+		for _, e := range d.stream {
+			_ = json.NewEncoder(w).Encode(e) // the test sees what it gets
+		}
+		return
+	}
 	raw, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // the proxy broke the call off
 	}
-	if v, ok := d.objects[path]; ok && r.Method == http.MethodGet {
+	d.mu.Lock()
+	v, ok := d.objects[path]
+	d.mu.Unlock()
+	if ok && r.Method == http.MethodGet {
 		_ = json.NewEncoder(w).Encode(v) // the test sees what it gets
 		return
 	}
@@ -71,6 +87,21 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = map[string]string{"Id": "new"}
 	}
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// echo takes a connection over.
+func echo(w http.ResponseWriter) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"); err != nil {
+		return
+	}
+	if _, err := io.Copy(conn, rw); err == nil {
+		_, _ = io.WriteString(conn, ", and its end") // the test sees what it gets
+	}
 }
 
 // take returns the last call and forgets it.
@@ -176,7 +207,10 @@ func start(t *testing.T, policy proxy.Policy) *fixture {
 	}}}
 	t.Cleanup(func() {
 		f.client.CloseIdleConnections()
-		for _, err := range []error{f.proxy.Close(), f.ledger.Close(), proxy.Unpin(f.cfg.Socket, ""), docker.Close(), server.Close()} {
+		if err := f.proxy.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		for _, err := range []error{f.ledger.Close(), proxy.Unpin(f.cfg.Socket, ""), docker.Close(), server.Close()} {
 			if err != nil {
 				t.Error(err)
 			}

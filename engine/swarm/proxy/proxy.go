@@ -119,7 +119,10 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          nil,
 	}
-	go func() { p.served <- p.server.Serve(&tracked{Listener: listener, p: p}) }()
+	go func() {
+		p.served <- p.server.Serve(&tracked{Listener: listener, p: p})
+		close(p.served) // so that a second Close does not wait
+	}()
 	return p, nil
 }
 

@@ -1,0 +1,276 @@
+package proxy_test
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
+)
+
+// listed is an object as a list shows it.
+func listed(name, build string) map[string]any {
+	return map[string]any{"Name": name, "Id": name, "Labels": labelled(build), "Containers": map[string]any{"x": map[string]any{}}}
+}
+
+// TestAnswers looks at the lists that are filtered on their way back.
+func TestAnswers(t *testing.T) {
+	f := start(t, proxy.Own)
+	if err := f.ledger.Add(ledger.Entry{Kind: "volume", Name: strings.Repeat("a", 64), Note: "anonymous"}); err != nil {
+		t.Fatal(err)
+	}
+	volumes := []any{listed("mine", "b1"), listed("theirs", "b2"), listed("hosts", ""), listed(strings.Repeat("a", 64), "")}
+	f.daemon.answers["GET /volumes"] = map[string]any{"Volumes": volumes, "Warnings": nil}
+	f.daemon.answers["GET /networks"] = []any{listed("mine", "b1"), listed("theirs", "b2"), listed("hosts", ""), listed("proxy", ""), listed("bridge", "")}
+	f.daemon.answers["GET /system/df"] = map[string]any{"LayersSize": 7, "Volumes": volumes, "Images": []any{listed("image", "b2")},
+		"Containers": []any{listed("mine", "b1"), listed("theirs", "b2")}}
+	names := func(raw any) string {
+		var out []string
+		for _, v := range raw.([]any) {
+			out = append(out, strings.TrimLeft(v.(map[string]any)["Name"].(string), "a"))
+		}
+		return strings.Join(out, ",")
+	}
+	get := func(path string, v any) {
+		t.Helper()
+		if status, body := f.call("GET", path, ""); status != 200 || json.Unmarshal([]byte(body), v) != nil {
+			t.Fatalf("%s: %d %s", path, status, body)
+		}
+	}
+	var list map[string]any
+	if get("/volumes", &list); names(list["Volumes"]) != "mine," {
+		t.Errorf("volumes: %s", names(list["Volumes"]))
+	}
+	list = nil
+	if get("/system/df", &list); names(list["Volumes"]) != "mine," || names(list["Containers"]) != "mine" || names(list["Images"]) != "image" ||
+		list["LayersSize"] != 7.0 {
+		t.Errorf("df: %v", list)
+	}
+	var networks []any
+	if get("/networks", &networks); names(networks) != "mine,proxy,bridge" {
+		t.Errorf("networks: %s", names(networks))
+	}
+	if shared := networks[1].(map[string]any)["Containers"]; len(shared.(map[string]any)) != 0 {
+		t.Errorf("a shared network shows %v", shared)
+	}
+	list = nil
+	if get("/networks/proxy", &list); len(list["Containers"].(map[string]any)) != 1 || list["Containers"].(map[string]any)["c1"] == nil {
+		t.Errorf("the shared network shows %v", list["Containers"])
+	}
+}
+
+// TestEvents reads a stream of events of several owners.
+func TestEvents(t *testing.T) {
+	f := start(t, proxy.Own)
+	for _, e := range []ledger.Entry{{Kind: "service", ID: "s1"}, {Kind: "container", ID: "c1"}} {
+		if err := f.ledger.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	event := func(kind, id string, attributes map[string]string) map[string]any {
+		return map[string]any{"Type": kind, "Action": "x", "Actor": map[string]any{"ID": id, "Attributes": attributes}}
+	}
+	f.daemon.stream = []any{
+		event("container", "c9", map[string]string{"cc-ci.build": "b2"}), event("container", "c1", map[string]string{"cc-ci.build": "b1"}),
+		event("service", "s1", nil), event("service", "s2", nil), event("network", "proxy", map[string]string{"container": "c9"}),
+		event("network", "proxy", map[string]string{"container": "c1"}), event("volume", "v", nil), event("node", "n", nil),
+	}
+	_, body := f.call("GET", "/events", "")
+	if got := strings.Count(body, `"Action"`); got != 3 || strings.Contains(body, "b2") || strings.Contains(body, "s2") {
+		t.Errorf("the build saw %s", body)
+	}
+}
+
+// TestLedgerComesFirst looks into the ledger as soon as the answer is there.
+func TestLedgerComesFirst(t *testing.T) {
+	f := start(t, proxy.Own)
+	anon := strings.Repeat("f", 64)
+	f.daemon.objects["/containers/new/json"] = map[string]any{"Id": "new", "Name": "/box", "Config": map[string]any{},
+		"Mounts": []any{map[string]any{"Type": "volume", "Name": anon}, map[string]any{"Type": "volume", "Name": "named"}}}
+	f.daemon.objects["/images/octo/app/json"] = map[string]any{"Id": "sha256:1", "Config": map[string]any{}}
+	f.send("POST", "/containers/create?name=box", `{}`)
+	f.send("POST", "/services/create", `{"Name":"web","Labels":{"com.docker.stack.namespace":"shop"}}`)
+	f.send("POST", "/images/octo/app/tag?repo=docker.io/library/local", "")
+	f.send("POST", "/images/create?fromImage=busybox&tag=1", "")
+	f.daemon.objects["/tasks"] = []any{map[string]any{"ID": "t", "NodeID": "n1"}}
+	f.send("DELETE", "/services/mine", "")
+	for _, e := range [][2]string{{"container", "box"}, {"container", "new"}, {"volume", anon}, {"service", "web"}, {"stack", "shop"},
+		{"image", "local:latest"}, {"image", "busybox:1"}, {"node", "n1"}} {
+		if !f.ledger.Knows(e[0], e[1]) {
+			t.Errorf("the ledger does not know the %s %s", e[0], e[1])
+		}
+	}
+	if f.ledger.Knows("volume", "named") {
+		t.Error("the ledger takes a named volume of unknown owner for the build's")
+	}
+}
+
+// TestHold removes a network on which a task of a removed service still sits.
+func TestHold(t *testing.T) {
+	f := start(t, proxy.Own)
+	f.daemon.objects["/tasks"] = []any{map[string]any{"ID": "t", "ServiceID": "gone", "NodeID": "n1",
+		"NetworksAttachments": []any{map[string]any{"Network": map[string]any{"ID": "id-mine"}}}}}
+	f.daemon.objects["/nodes"] = []any{map[string]any{"ID": "n1", "Status": map[string]any{"State": "ready"}}}
+	done := make(chan int, 1)
+	go func() {
+		status, _ := f.call("DELETE", "/networks/mine", "")
+		done <- status
+	}()
+	select {
+	case status := <-done:
+		t.Fatal("the network was removed under a task: ", status)
+	case <-time.After(300 * time.Millisecond): // several looks
+	}
+	f.daemon.mu.Lock()
+	f.daemon.objects["/tasks"] = []any{}
+	f.daemon.mu.Unlock()
+	if status := <-done; status != 200 {
+		t.Errorf("the removal ended with %d", status)
+	}
+}
+
+// file is an entry of an archive.
+type file struct {
+	tar.Header
+	text string
+}
+
+// archive is a tar archive of entries.
+func archive(t *testing.T, files ...file) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		f.Size, f.Mode = int64(len(f.text)), 0o644
+		if f.Linkname != "" {
+			f.Typeflag = tar.TypeSymlink
+		}
+		if err := w.WriteHeader(&f.Header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, f.text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// entry is a regular file with an extended attribute.
+func entry(name, text string) file {
+	return file{tar.Header{Name: name, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}}, text}
+}
+
+// link is a symbolic link.
+func link(name, to string) file { return file{Header: tar.Header{Name: name, Linkname: to}} }
+
+// TestArchives sends archives through: good ones arrive whole, others not at all.
+func TestArchives(t *testing.T) {
+	f := start(t, proxy.Own)
+	good := archive(t, entry("a/file", "text"), link("link", "a/file"), entry("big", strings.Repeat("x", 1<<20)))
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(good); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{"plain": string(good), "gzip": zipped.String()} {
+		got := f.send("PUT", "/containers/mine/archive?path=/", body)
+		r := tar.NewReader(bytes.NewReader(got.raw))
+		h, err := r.Next()
+		if err != nil || h.Name != "a/file" || h.PAXRecords["SCHILY.xattr.user.a"] != "b" {
+			t.Fatalf("%s: %v, %v", name, h, err)
+		}
+		if text, err := io.ReadAll(r); err != nil || string(text) != "text" {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+	manifest := func(tag string) file {
+		return entry("manifest.json", fmt.Sprintf(`[{"Config":"c.json","RepoTags":[%q]}]`, tag))
+	}
+	for _, c := range []struct {
+		name, path string
+		body       []byte
+		status     int
+	}{
+		{"a device", "/containers/mine/archive?path=/", archive(t, file{Header: tar.Header{Name: "disk", Typeflag: tar.TypeBlock}}), 403},
+		{"another's image", "/images/load", archive(t, entry("c.json", "{}"), manifest("theirs:latest")), 403},
+		{"another's image in the oldest form", "/images/load", archive(t, entry("repositories", `{"theirs":{"latest":"x"}}`)), 403},
+		{"another's image in OCI's form", "/images/load", archive(t, entry("index.json",
+			`{"manifests":[{"annotations":{"io.containerd.image.name":"docker.io/library/theirs:latest"}}]}`)), 403},
+		{"a link in place of the names", "/images/load", archive(t, link("manifest.json", "other.json")), 400},
+		{"names that are none", "/images/load", archive(t, entry("manifest.json", "{")), 400},
+		{"no archive", "/images/load", []byte(strings.Repeat("no archive ", 100)), 400},
+		{"an unknown compression", "/images/load", []byte("\xfd7zXZ\x00"), 415},
+		{"a new image", "/images/load", archive(t, entry("c.json", "{}"), manifest("fresh:1")), 200},
+	} {
+		method := "POST"
+		if strings.HasPrefix(c.path, "/containers") {
+			method = "PUT"
+		}
+		if status, answer := f.call(method, c.path, string(c.body)); status != c.status {
+			t.Errorf("%s: %d %s, want %d", c.name, status, answer, c.status)
+		}
+		if got := f.daemon.take(); (got != nil) != (c.status == 200) {
+			t.Errorf("%s: the daemon got all of it: %v", c.name, got != nil)
+		}
+	}
+}
+
+// TestStreams takes a connection over, half-closes it, and has it ended by Close.
+func TestStreams(t *testing.T) {
+	f := start(t, proxy.Own)
+	dial := func() (*net.UnixConn, *bufio.Reader) {
+		conn, err := net.Dial("unix", f.cfg.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // some were closed by the test
+		if _, err := io.WriteString(conn, "POST /exec/e1/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(resp, err)
+		}
+		return conn.(*net.UnixConn), r
+	}
+	f.daemon.echo = true
+	conn, r := dial()
+	if _, err := io.WriteString(conn, "sent before the end"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := io.ReadAll(r); err != nil || string(back) != "sent before the end, and its end" {
+		t.Errorf("came back %q, %v", back, err)
+	}
+	_, open := dial()
+	f.proxy.Seal()
+	if status, answer := f.call("GET", "/info", ""); status != http.StatusServiceUnavailable || !strings.Contains(answer, "the build is over") {
+		t.Errorf("after the seal: %d %s", status, answer)
+	}
+	if err := f.proxy.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(open); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(f.cfg.Socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
