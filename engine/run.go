@@ -82,7 +82,7 @@ func (e *Engine) runCommand(ctx context.Context, spec *Spec, step *Step, c call)
 		if err != nil && !errors.Is(err, stopped) {
 			return fmt.Errorf("run %s: %w", c.Args[0], err)
 		}
-		if err != nil && err != stopped {
+		if err != nil && err.Error() != stopped.Error() {
 			e.config.Log.WithError(err).WithField("build", spec.Build).Warnf("step %s was stopped, but not without trouble", step.Name)
 		}
 		c.state.note(exit, stopped)
