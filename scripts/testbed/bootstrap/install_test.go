@@ -105,7 +105,7 @@ func install(t *testing.T, dir string, env []string) {
 	}
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", filepath.Join(data, "host"))
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), append(env, "BLOCKS="+dir, "PATH="+data+":/usr/local/bin:"+os.Getenv("PATH"), "GOWORK=off")...)
+	cmd.Env = append(os.Environ(), append(env, "BLOCKS="+dir, "LAYERS="+t.TempDir(), "PATH="+data+":/usr/local/bin:"+os.Getenv("PATH"), "GOWORK=off")...)
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
