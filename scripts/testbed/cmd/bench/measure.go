@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/drone/drone-go/drone"
@@ -38,21 +40,47 @@ func (b *bench) build(ctx context.Context, repo testbed.Repo, step string) (stri
 	return b.bed.Drone.Log(ctx, repo, ref)
 }
 
+// errStay is that a cancelled build's processes are still there.
+var errStay = errors.New("the step's processes stay")
+
 // processes waits until processes with a mark are there, or until none is.
 func (b *bench) processes(ctx context.Context, mark string, there bool) error {
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(20 * time.Second)
 	for {
 		found, err := testbed.Processes(mark)
 		if err != nil || (len(found) > 0) == there {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("after a minute the step's processes are %v", found)
+			return fmt.Errorf("%w: %v", errStay, found)
 		}
 		if err := sleep(ctx, 2*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+// kill ends what a runner did not end.
+func kill(mark string) error {
+	found, err := testbed.Processes(mark)
+	for _, process := range found {
+		var pid int
+		if _, fault := fmt.Sscan(process, &pid); fault != nil {
+			return errors.Join(err, fault)
+		}
+		err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	return err
+}
+
+// load prints how busy the machine is, which decides what the figures are worth.
+func (b *bench) load(when string) error {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(b.out, "%s: %d processors, load %s\n", when, runtime.NumCPU(), strings.Join(strings.Fields(string(data))[:3], " "))
+	return err
 }
 
 func sleep(ctx context.Context, wait time.Duration) error {
