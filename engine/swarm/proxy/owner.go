@@ -71,12 +71,13 @@ func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
 	return found{}, fmt.Errorf("look for a %s: unknown kind", k)
 }
 
-// mine says whether the build made an object. Only what cannot carry a label is looked up in the ledger.
+// mine says whether the build made an object. Only what cannot carry a label is looked up in the ledger: another name
+// that the build once used may be somebody else's by now.
 func (p *Proxy) mine(k kind, f found) bool {
 	if p.labelled(f.labels) {
 		return true
 	}
-	return k == volume && f.labels[LabelBuild] == "" && p.Ledger.Knows(string(volume), f.id)
+	return k == volume && Anonymous(f.id) && f.labels[LabelBuild] == "" && p.Ledger.Knows(string(volume), f.id)
 }
 
 // labelled says whether labels name this build.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
@@ -92,6 +93,24 @@ func TestRefusals(t *testing.T) {
 		if got := f.daemon.take(); got != nil {
 			t.Errorf("%s %s reached the daemon", c.call, c.body)
 		}
+	}
+}
+
+// TestReusedNames gives the name of a volume that the build once had to somebody else's.
+func TestReusedNames(t *testing.T) {
+	f := start(t, proxy.Own)
+	f.daemon.answers["POST /volumes/create"] = map[string]any{"Name": "host"}
+	if err := f.ledger.Add(ledger.Entry{Kind: "volume", Name: "host"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []string{"GET /volumes/host", "DELETE /volumes/host"} {
+		method, path, _ := strings.Cut(c, " ")
+		if status, answer := f.call(method, path, ""); status != http.StatusForbidden {
+			t.Errorf("%s: %d %s", c, status, answer)
+		}
+	}
+	if status, answer := f.call("POST", "/containers/create", `{"HostConfig":{"Binds":["host:/x"]}}`); status != http.StatusForbidden {
+		t.Errorf("a mount: %d %s", status, answer)
 	}
 }
 
