@@ -98,6 +98,7 @@ func (s *Swarm) Remove(ctx context.Context, o Orphan) ([]leftover.Item, error) {
 	if !s.appStack(o.Stack) {
 		return nil, fmt.Errorf("remove %s: its domain does not match the pattern of apps that builds deploy", o.name())
 	}
+	// Held until all is gone: whoever wants to deploy the app again has to wait.
 	lock, err := s.lockApp(o.Stack)
 	if err != nil {
 		return nil, err

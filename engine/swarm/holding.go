@@ -70,7 +70,7 @@ func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
 		return nil, err
 	}
 	h := &holding{}
-	if header.Keep {
+	if header.Keep { // its objects are meant to stay
 		return h, nil
 	}
 	if err := s.cluster(ctx, h, build); err != nil {
@@ -82,7 +82,7 @@ func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
 	if err := s.local(ctx, h, s.nodes[0], build); err != nil {
 		return nil, err
 	}
-	if err := s.ledgered(ctx, h, s.nodes[0], build, entries); err != nil {
+	if err := s.ledgered(ctx, h, build, entries); err != nil {
 		return nil, err
 	}
 	for _, n := range s.nodes[1:] {
@@ -113,6 +113,7 @@ func (s *Swarm) cluster(ctx context.Context, h *holding, build string) error {
 		alive[v.ID] = true
 		h.services = append(h.services, thing{node: s.nodes[0], kind: "service", id: v.ID, name: v.Spec.Name})
 	}
+	// The label is that of the task's containers: unlike the service's id it still leads there when the service is gone.
 	tasks, err := s.docker.TaskList(ctx, client.TaskListOptions{Filters: byLabel(build)})
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
@@ -176,6 +177,7 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 	for _, v := range volumes.Items {
 		h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: v.Name})
 	}
+	// All: the layers of a build that carry the label too have no name.
 	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: byLabel(build)})
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
@@ -191,7 +193,8 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 }
 
 // ledgered looks for what only the ledger knows: anonymous volumes, and names that the build gave to images of others.
-func (s *Swarm) ledgered(ctx context.Context, h *holding, n *node, build string, entries []ledger.Entry) error {
+func (s *Swarm) ledgered(ctx context.Context, h *holding, build string, entries []ledger.Entry) error {
+	n := s.nodes[0] // the socket leads there
 	for _, e := range entries {
 		switch {
 		case e.Kind == "volume" && e.Note == "anonymous":

@@ -175,6 +175,7 @@ func (t *teardown) pass(ctx context.Context, h *holding) {
 		_, err := v.node.docker.VolumeRemove(ctx, v.id, client.VolumeRemoveOptions{Force: true})
 		t.result(v, err)
 	}
+	// By id an image goes with all its names, which takes force; a name that the build gave goes alone.
 	for _, v := range h.images {
 		opts := client.ImageRemoveOptions{Force: strings.HasPrefix(v.id, "sha256:"), PruneChildren: true}
 		_, err := v.node.docker.ImageRemove(ctx, v.id, opts)
@@ -234,6 +235,7 @@ func (t *teardown) removeNetwork(ctx context.Context, v thing) error {
 			return fmt.Errorf("%d tasks of removed services are still on it", pending)
 		}
 	}
+	// The daemon answers `not found` for one that it is still removing: that is as good as gone.
 	_, err := v.node.docker.NetworkRemove(ctx, v.id, client.NetworkRemoveOptions{})
 	if err == nil || errdefs.IsNotFound(err) {
 		return nil

@@ -72,7 +72,7 @@ func (c *call) record(k kind, name string) hook {
 		if id == "" {
 			id = answer.str("ID")
 		}
-		if k == volume {
+		if k == volume { // the daemon makes a name up when the client gives none
 			name = answer.str("Name")
 		}
 		if k == container {
@@ -86,7 +86,7 @@ func (c *call) record(k kind, name string) hook {
 // `docker rm` without -v.
 func (p *Proxy) recordContainer(ctx context.Context, id string) error {
 	r, err := p.Docker.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if absent(err) {
+	if absent(err) { // it is gone again
 		return p.Ledger.Add(ledger.Entry{Kind: string(container), ID: id})
 	}
 	if err != nil {
@@ -143,7 +143,7 @@ func createExec(c *call) error {
 	if err := body.canon("Privileged"); err != nil {
 		return err
 	}
-	if !zero(body["Privileged"]) {
+	if !zero(body["Privileged"]) { // a way out of a container that is confined
 		return &Refusal{"privileged", "a build must not run privileged commands in a container", varPolicy}
 	}
 	c.retarget(f.id)

@@ -53,6 +53,7 @@ func (c *call) judgeHostField(name string, v any) error {
 	case "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode":
 		return c.judgeNamespace(name, text)
 	case "Devices", "DeviceCgroupRules", "DeviceRequests":
+		// The host's disk is a device.
 		return refuseUnless(zero(v), "devices", "a build must not give containers devices of the host")
 	case "CapAdd":
 		return c.judgeCaps(v)
@@ -61,16 +62,20 @@ func (c *call) judgeHostField(name string, v any) error {
 	case "MaskedPaths", "ReadonlyPaths": // an empty list unmasks, so only null is the default
 		return refuseUnless(v == nil, "security-options", "a build must not unmask "+name)
 	case "CgroupParent", "Cgroup":
+		// A container below another build's group would be killed, or counted, with that build.
 		return refuseUnless(zero(v), "cgroup-parent", "a build must not choose a container's control group")
 	case "Runtime":
+		// What another runtime confines is unknown here.
 		return refuseUnless(slices.Contains([]string{"", "runc", "io.containerd.runc.v2"}, text), "runtime",
 			"a build must not choose another runtime")
 	case "OomScoreAdj":
+		// The killer would take somebody else's process instead.
 		return refuseUnless(!strings.HasPrefix(fmt.Sprint(v), "-"), "oom-score",
 			"a build must not protect a container from the out-of-memory killer")
 	case "LogConfig":
 		return judgeLogging(v)
 	case "VolumeDriver":
+		// A plugin mounts what it likes.
 		return refuseUnless(text == "" || text == "local", "volume-driver", "a build must not use volume plugins")
 	}
 	return refuseUnless(zero(v), "unknown-option", "the runner does not know the option "+name)

@@ -32,9 +32,11 @@ func build(c *call) error {
 		return err
 	}
 	c.query.Set("labels", string(data))
+	// A step's container has no label, so none may stay.
 	c.query.Set("rm", "1")
 	c.query.Set("forcerm", "1")
 	if c.own() {
+		// The daemon fetches as root, with the host's keys and on the host's network.
 		if remote := c.query.Get("remote"); remote != "" && remote != "client-session" {
 			return &Refusal{"remote-source", "a build must not let the daemon fetch " + remote + " with the host's rights; fetch it in a step", varPolicy}
 		}
@@ -90,6 +92,7 @@ func createImage(c *call) error {
 		}
 		return c.forward(nil)
 	}
+	// An image that was there before is not the build's to remove.
 	ref := join(c.query.Get("fromImage"), c.query.Get("tag"))
 	_, err := c.p.look(c.ctx(), image, ref)
 	if absent(err) {

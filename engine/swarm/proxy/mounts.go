@@ -94,7 +94,7 @@ func (c *call) mounts(mounts []object) (host bool, err error) {
 		if err != nil {
 			return host, err
 		}
-		if c.own() && strings.Contains(source, "{{") {
+		if c.own() && strings.Contains(source, "{{") { // the Swarm fills it in later, out of sight
 			return host, &Refusal{"mount-templates", "a build must not mount a source that is a template", varPolicy}
 		}
 		switch kind {
@@ -181,6 +181,7 @@ func (c *call) source(from string, create bool) (string, error) {
 	if !c.own() {
 		return clean, nil
 	}
+	// What the admin allows is the admin's to keep free of links that builds can change.
 	for _, allowed := range p.Mounts {
 		if within(clean, path.Clean(allowed)) {
 			return clean, nil
@@ -211,6 +212,7 @@ func judgeVolume(o object, driverField, optionsField string) error {
 	if err != nil || len(options) == 0 {
 		return err
 	}
+	// type=none with o=bind is a mount of any host path; nfs, cifs and block devices are no better.
 	if options["type"] != "tmpfs" {
 		return &Refusal{"volume-options", "a build must not make a volume that mounts something else", varMounts}
 	}

@@ -97,11 +97,13 @@ func (p *Proxy) judgeNetwork(name string, body object) error {
 		return err
 	}
 	for option := range options {
+		// com.docker.network.bridge.name, for one, takes an existing bridge over.
 		if !slices.Contains(strings.Fields(networkOptions), option) {
 			return &Refusal{"network-options", "a build must not set the network option " + option, varPolicy}
 		}
 	}
 	return errors.Join(
+		// Of two networks of one name nobody could use either by its name.
 		refuseUnless(!p.sharedNetwork(name), "networks", "a build must not make a network called "+name),
 		refuseUnless(slices.Contains([]string{"", "bridge", "overlay"}, driver), "network-options",
 			"a build must not use the network driver "+driver),
@@ -191,7 +193,7 @@ func connectNetwork(c *call) error {
 	if err != nil {
 		return err
 	}
-	body["Container"] = f.id
+	body["Container"] = f.id // the name may mean another container by the time the daemon reads it
 	return c.send(body, nil)
 }
 

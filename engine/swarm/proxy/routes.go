@@ -31,10 +31,12 @@ func at(method, pattern string, handle func(*call) error) route {
 // table is the Docker API as a build sees it, from top to bottom; the first match counts.
 func table() []route {
 	return []route{
+		// What everybody may ask.
 		at("GET", "/_ping", pass), at("HEAD", "/_ping", pass), at("GET", "/version", pass), at("GET", "/info", pass),
 		at("POST", "/auth", pass), at("GET", "/distribution/{..}/json", pass),
 		at("GET", "/events", events), at("GET", "/system/df", diskUsage),
 
+		// Containers. Whatever else the API does with one is allowed on one of the build's own.
 		at("GET", "/containers/json", list), at("POST", "/containers/create", createContainer),
 		at("POST", "/containers/prune", prune), at("POST", "/containers/{}/exec", createExec),
 		at("POST", "/containers/{}/update", updateContainer), at("PUT", "/containers/{}/archive", putArchive),
@@ -43,14 +45,17 @@ func table() []route {
 		at("POST", "/containers/{}/{..}", owned(container)),
 		at("GET", "/exec/{}/json", ownedExec), at("POST", "/exec/{}/start", ownedExec), at("POST", "/exec/{}/resize", ownedExec),
 
+		// Volumes.
 		at("GET", "/volumes", listVolumes), at("POST", "/volumes/create", createVolume), at("POST", "/volumes/prune", prune),
 		at("GET", "/volumes/{}", owned(volume)), at("DELETE", "/volumes/{}", owned(volume)),
 
+		// Networks.
 		at("GET", "/networks", listNetworks), at("POST", "/networks/create", createNetwork),
 		at("POST", "/networks/prune", prune), at("GET", "/networks/{}", inspectNetwork),
 		at("DELETE", "/networks/{}", removeNetwork),
 		at("POST", "/networks/{}/connect", connectNetwork), at("POST", "/networks/{}/disconnect", connectNetwork),
 
+		// What the Swarm shares: services and their tasks, secrets, configs.
 		at("GET", "/services", list), at("POST", "/services/create", createService),
 		at("POST", "/services/{}/update", updateService), at("DELETE", "/services/{}", removeService),
 		at("GET", "/services/{}", owned(service)), at("GET", "/services/{}/logs", owned(service)),
@@ -62,14 +67,17 @@ func table() []route {
 		at("GET", "/configs/{}", owned(config)), at("DELETE", "/configs/{}", owned(config)),
 		at("POST", "/configs/{}/update", updateConfig),
 
+		// Images may be read by all: they are the host's cache.
 		at("GET", "/images/json", pass), at("GET", "/images/search", pass), at("GET", "/images/get", pass),
 		at("POST", "/images/create", createImage), at("POST", "/images/load", loadImages), at("POST", "/images/prune", prune),
 		at("GET", "/images/{..}/json", pass), at("GET", "/images/{..}/history", pass), at("GET", "/images/{..}/get", pass),
 		at("POST", "/images/{..}/push", pass), at("POST", "/images/{..}/tag", tagImage), at("DELETE", "/images/{..}", removeImage),
+		// Builds. /session is the way back to the client's own files, for BuildKit.
 		at("POST", "/build", build), at("POST", "/build/prune", pruneBuild), at("POST", "/build/cancel", pass),
 		at("POST", "/commit", commit), at("POST", "/session", pass),
 		at("POST", "/grpc", refuse("buildkit", "BuildKit's /grpc cannot be attributed; build with `docker build` of the classic builder (DOCKER_BUILDKIT=0)")),
 
+		// The host and the Swarm itself; then everything that has no line above.
 		at("GET", "/nodes", pass), at("GET", "/nodes/{}", pass), at("GET", "/plugins", pass),
 		at("", "/nodes/{..}", refuse("nodes", "a build must not change nodes")),
 		at("", "/swarm", refuse("swarm", "the swarm's join tokens are not for builds")),

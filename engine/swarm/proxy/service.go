@@ -58,6 +58,7 @@ func (c *call) serviceSpec(spec object) error {
 	if err := c.noteStack(spec); err != nil {
 		return err
 	}
+	// Older clients name the networks in the service, newer ones in its template.
 	if err := c.serviceNetworks(spec); err != nil {
 		return err
 	}
@@ -126,6 +127,7 @@ func (c *call) judgeTemplate(template object) error {
 	if err != nil {
 		return err
 	}
+	// A task can also be a plugin, which runs as part of the daemon, or the mere attachment to a network.
 	if !zero(template["PluginSpec"]) || !zero(template["NetworkAttachmentSpec"]) || (runtime != "" && runtime != "container") {
 		return &Refusal{"plugins", "a service of a build must run containers, not plugins", varPolicy}
 	}
@@ -265,7 +267,7 @@ func createData(c *call, k kind) error {
 	if err := body.canon("Name Labels Driver"); err != nil {
 		return err
 	}
-	if c.own() && !zero(body["Driver"]) {
+	if c.own() && !zero(body["Driver"]) { // a plugin would be asked for the value
 		return &Refusal{"plugins", "a build must not use secret plugins", varPolicy}
 	}
 	if c.p.Policy != Keep {
