@@ -24,6 +24,7 @@ type Bridge struct {
 	metrics *metrics
 
 	self     atomic.Pointer[gitea.User] // the bot's account, once Gitea has told it
+	known    chan struct{}              // closed when self is set: no request goes on before
 	users    *limits[int64]
 	pulls    *limits[lane]
 	repos    *limits[int64]
@@ -60,10 +61,10 @@ func New(cfg Config) (*Bridge, error) {
 	}
 	return &Bridge{
 		Config: cfg, audit: &audit{out: cfg.Audit}, metrics: m,
-		users:    newLimits[int64](cfg.UserBurst, cfg.UserEvery),
-		pulls:    newLimits[lane](cfg.PullBurst, cfg.PullEvery),
-		repos:    newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
-		accepted: make(chan journal.Request), stopped: make(chan struct{}),
+		users: newLimits[int64](cfg.UserBurst, cfg.UserEvery),
+		pulls: newLimits[lane](cfg.PullBurst, cfg.PullEvery),
+		repos: newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
+		known: make(chan struct{}), accepted: make(chan journal.Request), stopped: make(chan struct{}),
 		jobs: map[journal.Key]*job{}, lanes: map[lane]*sync.Mutex{}, notices: map[lane]string{},
 	}, nil
 }
@@ -98,6 +99,7 @@ func (b *Bridge) upkeep(ctx context.Context) {
 		self, err := b.Gitea.Self()
 		if err == nil {
 			b.self.Store(&self)
+			close(b.known)
 			break
 		}
 		b.Log.WithError(err).Warn("Gitea does not tell the bot's account; asking again")
@@ -133,7 +135,11 @@ func (b *Bridge) start(ctx context.Context, j *job) {
 	b.metrics.live.Set(float64(len(b.jobs)))
 	b.mu.Unlock()
 	b.work.Go(func() {
-		b.advance(ctx, j)
+		select {
+		case <-b.known:
+			b.advance(ctx, j)
+		case <-ctx.Done():
+		}
 		b.mu.Lock()
 		delete(b.jobs, j.req.Key)
 		b.metrics.live.Set(float64(len(b.jobs)))

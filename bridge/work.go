@@ -54,8 +54,6 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 // step does what the request's state asks for.
 func (b *Bridge) step(ctx context.Context, j *job) error {
 	switch {
-	case b.self.Load() == nil:
-		return b.Ready()
 	case j.req.Outcome != nil:
 		return b.deliver(j)
 	case j.req.State == journal.Received:

@@ -3,7 +3,9 @@ package bridge_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -33,8 +35,11 @@ type bridge struct {
 	env    map[string]string
 	dir    string
 	listen string
-	cmd    *exec.Cmd
-	exited chan error
+
+	statusURL string
+	tap       *tap
+	cmd       *exec.Cmd
+	exited    chan error
 }
 
 // newBridge makes a repository (of the organisation unless spec names a user's), starts the bridge and registers the
@@ -63,7 +68,8 @@ func newBridge(t *testing.T, spec testbed.RepoSpec, env map[string]string) *brid
 		b.env[name] = value
 	}
 	b.start()
-	b.env["HOOK_URL"] = "http://" + b.listen + "/hook"
+	b.tap = newTap(t, "http://"+b.listen)
+	b.env["HOOK_URL"] = b.tap.url + "/hook"
 	if out, err := b.tool("register"); err != nil || !strings.Contains(out, "no hook; repaired") {
 		t.Fatalf("register: %v: %s", err, out)
 	}
@@ -72,7 +78,7 @@ func newBridge(t *testing.T, spec testbed.RepoSpec, env map[string]string) *brid
 		the.hand.decide(b.repo.Name, "success") // what still runs
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(b.dir, "log")) // without it there is less to see
-			t.Logf("the bridge's log:\n%s", log)
+			t.Logf("the bridge's log:\n%s", log[max(0, len(log)-4000):])
 		}
 	})
 	return b
@@ -116,9 +122,22 @@ func (b *bridge) start() {
 			return false
 		}
 		b.listen = string(up[1])
-		resp, err := http.Get("http://" + string(up[2]) + "/readyz")
-		return err == nil && resp.Body.Close() == nil && resp.StatusCode == 200
+		b.statusURL = "http://" + string(up[2])
+		return b.get(b.statusURL+"/readyz") == "ready\n"
 	})
+}
+
+// get reads a page of the bridge's; it is empty when there is none.
+func (b *bridge) get(url string) string {
+	resp, err := http.Get(url)
+	if err != nil {
+		return ""
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != 200 {
+		return ""
+	}
+	return string(body)
 }
 
 // kill ends the bridge at once, as a crash does.

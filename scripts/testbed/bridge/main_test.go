@@ -3,8 +3,14 @@ package bridge_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +25,7 @@ type world struct {
 	program string
 	ci      testbed.Repo
 	hand    *hand
+	relay   *relay
 	token   string // the bot's at Drone
 
 	maint *testbed.User // owns the organisation "recipes" and the CI repository
@@ -46,6 +53,11 @@ func pipelines() map[string]string {
 var the *world
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests wait more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -57,18 +69,50 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	bed, err := testbed.Start(ctx, testbed.Options{Log: os.Stderr})
+	relay := &relay{}
+	server := httptest.NewServer(relay)
+	defer server.Close()
+	bed, err := testbed.Start(ctx, testbed.Options{Log: os.Stderr, DroneEnv: map[string]string{
+		"DRONE_WEBHOOK_ENDPOINT": server.URL + "/drone", "DRONE_WEBHOOK_SECRET": droneSecret}})
 	if err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, bed.Stop(context.WithoutCancel(ctx))) }()
-	the = &world{bed: bed}
+	the = &world{bed: bed, relay: relay}
 	if err := the.settle(ctx); err != nil {
 		return 1, err
 	}
 	the.hand = startHand(bed)
 	defer the.hand.stop()
 	return m.Run(), nil
+}
+
+// droneSecret signs Drone's webhook.
+const droneSecret = "e2e-drone-secret-canary-0123456789abcdef"
+
+// relay is where Drone sends its webhook: to the bridge that asks for it, if any does.
+type relay struct {
+	mu  sync.Mutex
+	url string
+}
+
+// to makes the relay pass hooks on to a bridge; an empty address drops them.
+func (r *relay) to(url string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.url = url
+}
+
+// ServeHTTP passes a hook on as it came.
+func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	target := r.url
+	r.mu.Unlock()
+	u, err := url.Parse(target)
+	if err != nil || target == "" {
+		return
+	}
+	httputil.NewSingleHostReverseProxy(u).ServeHTTP(w, req)
 }
 
 // settle makes accounts and the CI repository.
