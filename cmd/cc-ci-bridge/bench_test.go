@@ -19,8 +19,7 @@ import (
 func BenchmarkHooks(b *testing.B) {
 	for _, connections := range []int{1, 16, 64} {
 		b.Run(fmt.Sprint(connections), func(b *testing.B) {
-			d := newDaemon(b, "USER_BURST=1", "USER_EVERY=24h", "QUEUE=100000", "LOG_LEVEL=error")
-			d.env = slices.DeleteFunc(d.env, func(s string) bool { return strings.HasPrefix(s, prefix+"LOG_LEVEL=error") })
+			d := newDaemon(b, "USER_BURST=1", "USER_EVERY=24h", "QUEUE=100000")
 			d.start()
 			_, body := d.gitea.Comment("wim", 1, "!testme")
 			id := []byte(`"id": 1,`)
