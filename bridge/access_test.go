@@ -217,6 +217,17 @@ func TestTooOldIsAnswered(t *testing.T) {
 	b.built(0)
 }
 
+// TestMissedAndNotConfirmed shows that nothing of a missed comment is signed: a bot that may not ask for its author's
+// permission answers and does not run.
+func TestMissedAndNotConfirmed(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 10 * time.Millisecond })
+	b.gitea.DemoteBot()
+	b.gitea.Comment("wim", 1, "!testme")
+	b.reply(1, "Your right to start tests could not be confirmed; comment again.")
+	b.idle()
+	b.built(0)
+}
+
 // TestMissedOnlyOnce shows that a comment which a hook brought is not found again, and the other way round.
 func TestMissedOnlyOnce(t *testing.T) {
 	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 10 * time.Millisecond })

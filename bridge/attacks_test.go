@@ -164,9 +164,14 @@ func TestAttack04AnotherRepository(t *testing.T) {
 	b.send(rename("org/app", 99), 200)
 	// The same without a base to compare: the pull request read by API is of another repository.
 	b.send(change(t, rename("org/app", 99), func(m map[string]any) { delete(m, "pull_request") }), 202)
-	b.until("the comment was judged", func() bool { return strings.Contains(b.audit.String(), "pull request is for another repository") })
 	b.idle()
 	b.built(0)
+	if n := strings.Count(b.audit.String(), `"rule":"pull request is for another repository"`); n != 2 {
+		t.Errorf("%d decisions about the other repository, want 2", n)
+	}
+	if n := strings.Count(b.audit.String(), `"rule":"repository is not on the list"`); n != 3 {
+		t.Errorf("%d decisions about repositories that are not on the list, want 3", n)
+	}
 }
 
 func TestAttack05HeadMoved(t *testing.T) {

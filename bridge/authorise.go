@@ -51,7 +51,7 @@ func (b *Bridge) authorise(j *job) error {
 	}
 	cmd, _ := Parse(r.Text)
 	if !may && cmd.Verb != Cancel {
-		return b.decide(j, notice(rule, "only people who may write to this repository can start its tests"))
+		return b.decide(j, mayNot(rule))
 	}
 	if r.CatchUp && time.Since(r.Created) > b.MaxAge {
 		return b.decide(j, refusal("comment is too old", "this command was found too late to be run; comment again"))
@@ -74,6 +74,14 @@ func (b *Bridge) authorise(j *job) error {
 		return b.cancel(j, may)
 	}
 	return b.pin(j, cmd, pull)
+}
+
+// mayNot is the answer to authors without the right, or whose right Gitea does not tell the bot.
+func mayNot(rule string) journal.Outcome {
+	if rule == gitea.NotConfirmed {
+		return notice(rule, "your right to start tests could not be confirmed; comment again")
+	}
+	return notice(rule, "only people who may write to this repository can start its tests")
 }
 
 // orRefuse returns err if there is one and decides otherwise.

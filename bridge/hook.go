@@ -88,16 +88,24 @@ func (b *Bridge) hook(header http.Header, body []byte) answer {
 	if e.Kind == gitea.Other || !narrows(header) {
 		return answer{http.StatusOK, "nothing to do"}
 	}
-	if !b.allows(e.Repo) {
-		return answer{http.StatusOK, "repository is not on the list"}
+	if e.Kind == gitea.Comment {
+		return b.comment(e)
 	}
-	if e.Base != 0 && e.Base != e.Repo.ID {
-		return answer{http.StatusOK, "pull request is for another repository"}
+	if rule := b.foreign(e); rule != "" {
+		return answer{http.StatusOK, rule}
 	}
-	if e.Kind != gitea.Comment {
-		return b.pullHook(e)
+	return b.pullHook(e)
+}
+
+// foreign names the rule by which a pull request is none of the bridge's business, or nothing.
+func (b *Bridge) foreign(e gitea.Event) string {
+	switch {
+	case !b.allows(e.Repo):
+		return "repository is not on the list"
+	case e.Base != 0 && e.Base != e.Repo.ID:
+		return "pull request is for another repository"
 	}
-	return b.comment(e)
+	return ""
 }
 
 // narrows reports whether the unsigned event header, if there is one, agrees that this may be about a pull
@@ -143,6 +151,9 @@ func (b *Bridge) comment(e gitea.Event) answer {
 // refuse names the rule by which a signed command goes no further, or nothing.
 func (b *Bridge) refuse(e gitea.Event) string {
 	self := b.self.Load()
+	if rule := b.foreign(e); rule != "" {
+		return rule
+	}
 	switch {
 	case e.Sender.ID != e.Note.Author.ID:
 		return "sender is not the author"

@@ -14,6 +14,9 @@ import (
 // writers are the grades that include writing code.
 var writers = []string{"write", "admin", "owner"}
 
+// NotConfirmed is the rule by which an author is refused whose right the bot cannot learn.
+const NotConfirmed = "write permission not confirmed"
+
 // MayWrite reports whether the user may write the repository's code, and by which rule. Gitea has no single
 // call that knows: the permission call does not count the code unit of teams and is open to administrators of the
 // repository only; the teams call needs a member of the organisation. A user that neither of them vouches for may
@@ -35,8 +38,11 @@ func (c *Client) MayWrite(r Repo, u User, signed bool) (bool, string, error) {
 	if team != "" {
 		return true, "team " + team, nil
 	}
-	if !closed || !signed {
+	if !closed {
 		return false, "no write permission", nil
+	}
+	if !signed {
+		return false, NotConfirmed, nil
 	}
 	assignees, _, err := c.api.GetAssignees(r.Owner, r.Name)
 	if err != nil {
@@ -45,7 +51,7 @@ func (c *Client) MayWrite(r Repo, u User, signed bool) (bool, string, error) {
 	if slices.ContainsFunc(assignees, func(a *sdk.User) bool { return a.ID == u.ID }) {
 		return true, "signed push right and assignee", nil
 	}
-	return false, "write permission not confirmed", nil
+	return false, NotConfirmed, nil
 }
 
 // grade asks for the user's permission; the answer must be about the same account.
