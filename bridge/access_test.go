@@ -165,7 +165,7 @@ func TestLatePushKeepsThePinnedRun(t *testing.T) {
 
 // TestMissedComments stops the bridge, comments, and starts it again.
 func TestMissedComments(t *testing.T) {
-	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 20 * time.Millisecond })
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 20*time.Millisecond, 0 })
 	b.until("the repository's mark is set", func() bool {
 		return strings.Contains(strings.Join(b.gitea.Asked(), "\n"), "/issues/comments?")
 	})
@@ -204,7 +204,7 @@ func TestMissedComments(t *testing.T) {
 
 // TestTooOldIsAnswered shows that a comment found too late is answered and not run.
 func TestTooOldIsAnswered(t *testing.T) {
-	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 20 * time.Millisecond })
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 20*time.Millisecond, 0 })
 	b.until("the repository's mark is set", func() bool {
 		return strings.Contains(strings.Join(b.gitea.Asked(), "\n"), "/issues/comments?")
 	})
@@ -220,7 +220,7 @@ func TestTooOldIsAnswered(t *testing.T) {
 // TestMissedAndNotConfirmed shows that nothing of a missed comment is signed: a bot that may not ask for its author's
 // permission answers and does not run.
 func TestMissedAndNotConfirmed(t *testing.T) {
-	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 10 * time.Millisecond })
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 10*time.Millisecond, 0 })
 	b.gitea.DemoteBot()
 	b.gitea.Comment("wim", 1, "!testme")
 	b.reply(1, "Your right to start tests could not be confirmed; comment again.")
@@ -230,7 +230,7 @@ func TestMissedAndNotConfirmed(t *testing.T) {
 
 // TestMissedOnlyOnce shows that a comment which a hook brought is not found again, and the other way round.
 func TestMissedOnlyOnce(t *testing.T) {
-	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 10 * time.Millisecond })
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 10*time.Millisecond, 0 })
 	_, body := b.gitea.Comment("wim", 1, "!testme")
 	_, err := bridgetest.Send(b.hook, body) // before or after it was read
 	check(t, err)

@@ -28,7 +28,7 @@ type Bridge struct {
 	users    *limits[int64]
 	pulls    *limits[lane]
 	repos    *limits[int64]
-	accepted chan journal.Request
+	accepted chan *job
 	stopped  chan struct{} // closed when Run no longer reads accepted
 
 	mu      sync.Mutex
@@ -64,7 +64,7 @@ func New(cfg Config) (*Bridge, error) {
 		users: newLimits[int64](cfg.UserBurst, cfg.UserEvery),
 		pulls: newLimits[lane](cfg.PullBurst, cfg.PullEvery),
 		repos: newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
-		known: make(chan struct{}), accepted: make(chan journal.Request), stopped: make(chan struct{}),
+		known: make(chan struct{}), accepted: make(chan *job), stopped: make(chan struct{}),
 		jobs: map[journal.Key]*job{}, lanes: map[lane]*sync.Mutex{}, notices: map[lane]string{},
 	}, nil
 }
@@ -74,18 +74,23 @@ func New(cfg Config) (*Bridge, error) {
 func (b *Bridge) Run(ctx context.Context) error {
 	defer b.work.Wait()
 	defer close(b.stopped)
+	if err := b.firstStart(); err != nil {
+		return err
+	}
 	live, err := b.Journal.Live()
 	if err != nil {
 		return err
 	}
 	for _, r := range live {
-		b.start(ctx, &job{req: r, unsure: r.Asked})
+		if j := (&job{req: r, unsure: r.Asked}); b.enter(j) {
+			b.start(ctx, j)
+		}
 	}
 	b.work.Go(func() { b.upkeep(ctx) })
 	for {
 		select {
-		case r := <-b.accepted:
-			b.start(ctx, &job{req: r, fresh: true, looked: true})
+		case j := <-b.accepted:
+			b.start(ctx, j)
 		case <-ctx.Done():
 			return nil
 		}
@@ -127,32 +132,57 @@ func (b *Bridge) Ready() error {
 	return nil
 }
 
-// start runs a job in its own goroutine, which Run waits for.
-func (b *Bridge) start(ctx context.Context, j *job) {
+// enter makes a job known to the others, unless its request has one.
+func (b *Bridge) enter(j *job) bool {
 	j.wake = make(chan struct{}, 1)
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.jobs[j.req.Key] != nil {
+		return false
+	}
 	b.jobs[j.req.Key] = j
 	b.metrics.live.Set(float64(len(b.jobs)))
-	b.mu.Unlock()
+	return true
+}
+
+// leave forgets a job.
+func (b *Bridge) leave(j *job) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.jobs, j.req.Key)
+	b.metrics.live.Set(float64(len(b.jobs)))
+}
+
+// start runs a job in its own goroutine, which Run waits for.
+func (b *Bridge) start(ctx context.Context, j *job) {
 	b.work.Go(func() {
+		defer b.leave(j)
 		select {
 		case <-b.known:
 			b.advance(ctx, j)
 		case <-ctx.Done():
 		}
-		b.mu.Lock()
-		delete(b.jobs, j.req.Key)
-		b.metrics.live.Set(float64(len(b.jobs)))
-		b.mu.Unlock()
 	})
 }
 
-// submit hands a journalled request to Run. When Run has ended, the next one finds it in the journal.
-func (b *Bridge) submit(r journal.Request) {
-	select {
-	case b.accepted <- r:
-	case <-b.stopped:
+// accept journals a request that was never seen before and hands it to Run; when Run has ended, the next one finds
+// it in the journal. The job is entered before the journal is written: a Run that begins at this moment reads the
+// journal, and must not start the request a second time.
+func (b *Bridge) accept(r journal.Request) (fresh bool, err error) {
+	j := &job{req: r, fresh: true, looked: true}
+	if !b.enter(j) {
+		return false, nil
 	}
+	if fresh, err = b.Journal.Accept(r); err != nil || !fresh {
+		b.leave(j)
+		return false, err
+	}
+	select {
+	case b.accepted <- j:
+	case <-b.stopped:
+		b.leave(j)
+	}
+	return true, nil
 }
 
 // crowded reports whether as many requests are alive as may be.

@@ -12,15 +12,36 @@ import (
 // overlap is read twice, for clocks that differ and comments that are stored out of order.
 const overlap = 5 * time.Minute
 
+// lastPass is the journal's mark of the last time when every repository was read, or of the first start.
+const lastPass = "*"
+
+// firstStart remembers when a new journal began: comments from then on count, even if the bridge crashes before it
+// has read any.
+func (b *Bridge) firstStart() error {
+	mark, err := b.Journal.Mark(lastPass)
+	if err != nil || !mark.IsZero() {
+		return err
+	}
+	return b.Journal.SetMark(lastPass, time.Now())
+}
+
 // catchUp reads what Gitea's hooks did not tell: it sends each of them once and never again. One repository's
 // trouble does not keep the others from being read.
 func (b *Bridge) catchUp(ctx context.Context) {
-	for _, repo := range b.watched() {
+	began := time.Now()
+	repos, whole := b.watched()
+	for _, repo := range repos {
 		if ctx.Err() != nil {
 			return
 		}
 		if err := b.catchUpRepo(repo); err != nil {
 			b.Log.WithError(err).WithField("repo", repo.FullName()).Warn("missed comments could not be read")
+			whole = false
+		}
+	}
+	if whole {
+		if err := b.Journal.SetMark(lastPass, began); err != nil {
+			b.Log.WithError(err).Error("journal")
 		}
 	}
 	if err := b.lookAtPulls(ctx); err != nil {
@@ -28,15 +49,16 @@ func (b *Bridge) catchUp(ctx context.Context) {
 	}
 }
 
-// watched lists the repositories of the allow-list.
-func (b *Bridge) watched() []gitea.Repo {
-	var all []gitea.Repo
+// watched lists the repositories of the allow-list, and whether that is all of them.
+func (b *Bridge) watched() (all []gitea.Repo, whole bool) {
+	whole = true
 	for _, entry := range b.Repos {
 		owner, name, full := strings.Cut(entry, "/")
 		if full {
 			repo, err := b.Gitea.Repo(owner, name)
 			if err != nil {
 				b.Log.WithError(err).Warn("missed comments could not be read")
+				whole = false
 				continue
 			}
 			all = append(all, repo)
@@ -45,22 +67,29 @@ func (b *Bridge) watched() []gitea.Repo {
 		repos, err := b.Gitea.Repos(owner)
 		if err != nil {
 			b.Log.WithError(err).Warn("missed comments could not be read")
+			whole = false
 			continue
 		}
 		all = append(all, repos...)
 	}
-	return all
+	return all, whole
 }
 
 // catchUpRepo accepts the commands of one repository that no hook brought. A repository that is met for the first
-// time begins now: old comments were for whoever was here before.
+// time begins with the last pass over the others: older comments were for whoever was here before.
 func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 	mark, err := b.Journal.Mark(repo.FullName())
 	if err != nil {
 		return err
 	}
 	if mark.IsZero() {
-		return b.Journal.SetMark(repo.FullName(), time.Now().Add(overlap))
+		if mark, err = b.Journal.Mark(lastPass); err != nil {
+			return err
+		}
+		mark = mark.Add(overlap)
+		if err := b.Journal.SetMark(repo.FullName(), mark); err != nil {
+			return err
+		}
 	}
 	notes, err := b.Gitea.NotesSince(repo, mark.Add(-overlap))
 	if err != nil {
@@ -95,13 +124,11 @@ func (b *Bridge) missed(repo gitea.Repo, n gitea.Note) error {
 	if err != nil || seen {
 		return err
 	}
-	fresh, err := b.Journal.Accept(r)
-	if err != nil || !fresh {
-		return err
+	fresh, err := b.accept(r)
+	if fresh {
+		b.Log.WithField("comment", n.ID).Info("a command was found whose hook was lost")
 	}
-	b.Log.WithField("comment", n.ID).Info("a command was found whose hook was lost")
-	b.submit(r)
-	return nil
+	return err
 }
 
 // lookAtPulls ends runs whose pull request was closed or pushed to without a hook.

@@ -136,7 +136,7 @@ func (b *Bridge) comment(e gitea.Event) answer {
 	if !shaPattern.MatchString(r.SHA) {
 		r.SHA = "" // found by API, as for a comment whose hook was lost
 	}
-	fresh, err := b.Journal.Accept(r)
+	fresh, err := b.accept(r)
 	if err != nil {
 		b.Log.WithError(err).Error("journal")
 		return answer{http.StatusServiceUnavailable, "journal is not writable"}
@@ -144,7 +144,6 @@ func (b *Bridge) comment(e gitea.Event) answer {
 	if !fresh {
 		return answer{http.StatusOK, "seen before"}
 	}
-	b.submit(r)
 	return answer{http.StatusAccepted, "accepted"}
 }
 

@@ -45,6 +45,9 @@ func pipelines() map[string]string {
 	return map[string]string{
 		"main": good,
 		"null": "kind: pipeline\ntype: exec\nname: test\ntrigger: {event: [push]}\nsteps:\n- name: run\n  commands: ['true']\n",
+		"real": "kind: pipeline\ntype: exec\nname: test\nnode: {bed: real}\nclone: {disable: true}\ntrigger: {event: [custom]}\nsteps:\n" +
+			"- name: fetch\n  commands: ['git init -q', 'git fetch -q \"$SRC\" \"$REF\"', 'test \"$(git rev-parse FETCH_HEAD)\" = \"$REF\"', 'git checkout -q FETCH_HEAD']\n" +
+			"- name: check\n  commands: ['test ! -e bad']\n",
 		"yaml": "kind: pipeline\ntype: exec\nname: test\nsteps: {nonsense\n",
 	}
 }

@@ -21,7 +21,7 @@ func (b *bridge) running(pr int64) *gitea.Comment {
 	return c
 }
 
-// ended waits until a pull request's builds have the given states, newest first.
+// ended waits until a pull request's builds are in the given states, newest first.
 func (b *bridge) ended(pr int64, want ...string) {
 	b.Helper()
 	got := ""
@@ -324,7 +324,8 @@ func TestDronesHint(t *testing.T) {
 	the.relay.to("http://" + b.listen)
 	defer the.relay.to("")
 	pr, _ := b.pull("work")
-	b.running(pr)
+	b.comment(the.wim, pr, "!testme")
+	b.ended(pr, "running") // Drone sends hooks for the beginning and the end only
 	the.hand.decide("hint", "success")
 	b.reply(pr, "**success**")
 }
