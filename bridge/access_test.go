@@ -223,7 +223,7 @@ func TestMissedAndNotConfirmed(t *testing.T) {
 	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 10*time.Millisecond, 0 })
 	b.gitea.DemoteBot()
 	b.gitea.Comment("wim", 1, "!testme")
-	b.reply(1, "Your right to start tests could not be confirmed; comment again.")
+	b.reply(1, "Your right to start tests could not be confirmed; comment again")
 	b.idle()
 	b.built(0)
 }

@@ -79,7 +79,7 @@ func (b *Bridge) authorise(j *job) error {
 // mayNot is the answer to authors without the right, or whose right Gitea does not tell the bot.
 func mayNot(rule string) journal.Outcome {
 	if rule == gitea.NotConfirmed {
-		return notice(rule, "your right to start tests could not be confirmed; comment again")
+		return notice(rule, "your right to start tests could not be confirmed; comment again, or ask somebody who may write to this repository")
 	}
 	return notice(rule, "only people who may write to this repository can start its tests")
 }

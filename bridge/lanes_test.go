@@ -80,7 +80,7 @@ func TestCloseCancels(t *testing.T) {
 
 // TestChangesWithoutHooks shows that closing and pushing are noticed when their hooks are lost.
 func TestChangesWithoutHooks(t *testing.T) {
-	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 20*time.Millisecond, 0 })
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 20 * time.Millisecond })
 	b.say("wim", 1, "!testme", 202)
 	b.say("wim", 2, "!testme", 202)
 	b.built(2)

@@ -316,7 +316,7 @@ func TestDoctorAndReplay(t *testing.T) {
 		t.Errorf("doctor exits with %d:\n%s", code, out)
 	}
 	d.env = append(d.env, prefix+"DRONE_TOKEN=wrong-canary", prefix+"HOOK_URL=http://127.0.0.1:1/hook")
-	d.gitea.Token = "changed"
+	d.env = append(d.env, prefix+"GITEA_TOKEN=wrong-canary")
 	out, code = d.tool("doctor")
 	if code != 1 || strings.Count(out, "FAIL") < 2 || strings.Contains(out, "canary") {
 		t.Errorf("doctor exits with %d:\n%s", code, out)
