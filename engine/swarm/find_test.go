@@ -26,22 +26,16 @@ func TestFind(t *testing.T) {
 	}
 	j := h.attach("cc-ci-test-found", nil)
 	j.do("volume", "create", "foundvol")
-	for _, stack := range []string{"dead-0a1b2c_ci_example_org", "live-0a1b2c_ci_example_org", "other_example_org"} {
-		h.direct("service", "create", "--detach", "--name", stack+"_app", "--label", "com.docker.stack.namespace="+stack,
-			"--container-label", "com.docker.stack.namespace="+stack, swarmtest.Image)
-		h.direct("volume", "create", "--label", "com.docker.stack.namespace="+stack, stack+"_data")
-		if out, err := run(t, h.d.Host, "x", "secret", "create", stack+"_pw_v1", "-"); err != nil {
-			t.Fatal(err, out)
-		}
-	}
-	if out, err := run(t, h.d.Host, "x", "secret", "create", "rest-0a1b2c_ci_example_org_pw_v1", "-"); err != nil {
-		t.Fatal(err, out)
-	}
+	leaveApps(t, h)
 	lock, err := os.Create(filepath.Join(h.config.LockDir, "cc-ci-app-live-0a1b2c.ci.example.org.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	t.Cleanup(func() {
+		if err := lock.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
@@ -92,4 +86,22 @@ func TestFind(t *testing.T) {
 	if _, err := h.swarm.Remove(t.Context(), swarm.Orphan{Stack: "other_example_org"}); err == nil {
 		t.Error("an app that no pattern matches was removed")
 	}
+}
+
+// leaveApps makes apps past every build's socket: one dead, one that is to be live, one that no pattern matches, and a
+// secret that is all there is left of another.
+func leaveApps(t *testing.T, h *host) {
+	t.Helper()
+	secret := func(name string) {
+		if out, err := run(t, h.d.Host, "x", "secret", "create", name, "-"); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	for _, stack := range []string{"dead-0a1b2c_ci_example_org", "live-0a1b2c_ci_example_org", "other_example_org"} {
+		h.direct("service", "create", "--detach", "--name", stack+"_app", "--label", "com.docker.stack.namespace="+stack,
+			"--container-label", "com.docker.stack.namespace="+stack, swarmtest.Image)
+		h.direct("volume", "create", "--label", "com.docker.stack.namespace="+stack, stack+"_data")
+		secret(stack + "_pw_v1")
+	}
+	secret("rest-0a1b2c_ci_example_org_pw_v1")
 }

@@ -3,6 +3,7 @@ package swarm_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -42,17 +43,39 @@ func TestIsolation(t *testing.T) {
 	if err := os.Symlink("/", filepath.Join(j.workspace, "root")); err != nil {
 		t.Fatal(err)
 	}
-	node := h.direct("node", "ls", "-q")
+	for _, try := range hostile(j, h.direct("node", "ls", "-q")) {
+		t.Run(strings.Join(try.args, " "), func(t *testing.T) {
+			out, err := j.in(t).try(try.args...)
+			if err == nil || !strings.Contains(out, "rule "+try.rule+":") || !strings.Contains(out, "DRONE_RUNNER_DOCKER_") {
+				t.Errorf("%v, %q; want it refused by the rule %s, and the variable named", err, out, try.rule)
+			}
+		})
+	}
+	t.Run("the victim is unharmed", func(t *testing.T) {
+		v.in(t).do("exec", "victim", "true")
+		h.direct("exec", "infra", "true")
+		h.running("victimsvc", 1)
+	})
+	t.Run("lists show own objects only", func(t *testing.T) { wantNoTrace(t, j.in(t)) })
+	t.Run("raw calls", func(t *testing.T) { rawTries(t, j.in(t)) })
+	t.Run("files", func(t *testing.T) { fileTries(t, j.in(t)) })
+}
+
+// attempt is a docker command and the rule that forbids it.
+type attempt struct {
+	rule string
+	args []string
+}
+
+// hostile is what a build tries with the docker command.
+func hostile(j *job, node string) []attempt {
 	run := func(args ...string) []string {
 		return append(append([]string{"run", "--rm"}, args...), swarmtest.Image, "true")
 	}
 	svc := func(args ...string) []string {
 		return append(append([]string{"service", "create", "--detach"}, args...), swarmtest.Image)
 	}
-	for _, try := range []struct {
-		rule string
-		args []string
-	}{
+	return []attempt{
 		{"privileged", run("--privileged")},
 		{"privileged", []string{"exec", "--privileged", "mine", "true"}},
 		{"host-namespaces", run("--pid=host")},
@@ -123,22 +146,7 @@ func TestIsolation(t *testing.T) {
 		{"swarm", []string{"swarm", "update", "--task-history-limit=1"}},
 		{"nodes", []string{"node", "update", "--availability=drain", node}},
 		{"plugins", []string{"plugin", "install", "--grant-all-permissions", "x/y"}},
-	} {
-		t.Run(strings.Join(try.args, " "), func(t *testing.T) {
-			out, err := j.in(t).try(try.args...)
-			if err == nil || !strings.Contains(out, "rule "+try.rule+":") || !strings.Contains(out, "DRONE_RUNNER_DOCKER_") {
-				t.Errorf("%v, %q; want it refused by the rule %s, and the variable named", err, out, try.rule)
-			}
-		})
 	}
-	t.Run("the victim is unharmed", func(t *testing.T) {
-		v.in(t).do("exec", "victim", "true")
-		h.direct("exec", "infra", "true")
-		h.running("victimsvc", 1)
-	})
-	t.Run("lists show own objects only", func(t *testing.T) { wantNoTrace(t, j.in(t)) })
-	t.Run("raw calls", func(t *testing.T) { rawTries(t, j.in(t)) })
-	t.Run("files", func(t *testing.T) { fileTries(t, j.in(t)) })
 }
 
 // wantNoTrace looks for the victim in every list.
@@ -164,7 +172,10 @@ func (j *job) call(method, path, contentType, body string) (int, string) {
 	if err != nil {
 		j.t.Fatal(err)
 	}
-	transport := &http.Transport{Dial: func(string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true}
+	transport := &http.Transport{
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DisableKeepAlives: true,
+	}
 	req, err := http.NewRequest(method, "http://docker", strings.NewReader(body))
 	if err != nil {
 		j.t.Fatal(err)

@@ -34,12 +34,6 @@ func TestNodes(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	endpoints := []string{swarmtest.Endpoint(1), swarmtest.Endpoint(2)}
-	open := func(nodes ...string) *host {
-		dir := t.TempDir()
-		return openHost(t, c.Nodes[0], swarm.Config{SocketDir: dir + "/run", LedgerDir: dir + "/ledger", Nodes: nodes,
-			TeardownTimeout: time.Minute})
-	}
 	t.Run("a worker is no place for a runner", func(t *testing.T) {
 		var p *swarm.Problem
 		s := openHost(t, c.Nodes[1], swarm.Config{}).swarm
@@ -47,66 +41,83 @@ func TestNodes(t *testing.T) {
 			t.Errorf("health: %v", err)
 		}
 	})
-	t.Run("every node", func(t *testing.T) {
-		j := open(endpoints...).attach("cc-ci-test-nodes", nil)
-		j.deploy("nodes", script("sleep 1000", spread))
-		j.running("nodes_app", 3)
-		volumes, start := 0, time.Now()
-		for _, item := range j.teardown() {
-			if item.Kind == "volume" {
-				volumes++
-			}
+	t.Run("every node", func(t *testing.T) { everyNode(t, c) })
+	t.Run("a node without an endpoint", func(t *testing.T) { blindNode(t, c) })
+	t.Run("a node that is cut off", func(t *testing.T) { cutNode(t, c) })
+}
+
+// onCluster opens a Swarm that knows the endpoints of these nodes beside the manager's.
+func onCluster(t *testing.T, c *swarmtest.Cluster, nodes ...int) *host {
+	var endpoints []string
+	for _, n := range nodes {
+		endpoints = append(endpoints, swarmtest.Endpoint(n))
+	}
+	dir := t.TempDir()
+	return openHost(t, c.Nodes[0], swarm.Config{SocketDir: dir + "/run", LedgerDir: dir + "/ledger", Nodes: endpoints,
+		TeardownTimeout: time.Minute})
+}
+
+func everyNode(t *testing.T, c *swarmtest.Cluster) {
+	j := onCluster(t, c, 1, 2).attach("cc-ci-test-nodes", nil)
+	j.deploy("nodes", script("sleep 1000", spread))
+	j.running("nodes_app", 3)
+	volumes, start := 0, time.Now()
+	for _, item := range j.teardown() {
+		if item.Kind == "volume" {
+			volumes++
 		}
-		t.Log("teardown on three nodes took ", time.Since(start))
-		if volumes != 1 { // one name, on three nodes
-			t.Errorf("removed %d volumes", volumes)
+	}
+	t.Log("teardown on three nodes took ", time.Since(start))
+	if volumes != 1 { // one name, on three nodes
+		t.Errorf("removed %d volumes", volumes)
+	}
+	for _, n := range c.Nodes {
+		r, err := n.Client.VolumeList(t.Context(), client.VolumeListOptions{})
+		if err != nil || len(r.Items) > 0 {
+			t.Errorf("%s still has %v, %v", n.Host, r.Items, err)
 		}
-		for _, n := range c.Nodes {
-			r, err := n.Client.VolumeList(t.Context(), client.VolumeListOptions{})
-			if err != nil || len(r.Items) > 0 {
-				t.Errorf("%s still has %v, %v", n.Host, r.Items, err)
-			}
-		}
+	}
+}
+
+func blindNode(t *testing.T, c *swarmtest.Cluster) {
+	h := onCluster(t, c, 1)
+	j := h.attach("cc-ci-test-unverified", nil)
+	j.deploy("blind", script("sleep 1000", spread))
+	j.running("blind_app", 3)
+	j.do("stack", "rm", "blind") // which leaves no task that tells where it was
+	wantUnverified(t, h, j.name, "ccci-n2")
+	r, err := c.Nodes[2].Client.VolumeList(t.Context(), client.VolumeListOptions{})
+	if err != nil || len(r.Items) != 1 {
+		t.Errorf("the unreachable node has %v, %v", r.Items, err)
+	}
+}
+
+func cutNode(t *testing.T, c *swarmtest.Cluster) {
+	h := onCluster(t, c, 1, 2)
+	j := h.attach("cc-ci-test-cut", nil)
+	j.deploy("cut", script("sleep 1000", spread))
+	j.running("cut_app", 3)
+	if _, err := h.swarm.Builds(t.Context()); err != nil { // as at the runner's start
+		t.Fatal(err)
+	}
+	if err := c.Cut(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the manager misses the node", func() bool {
+		r, err := c.Nodes[0].Client.NodeList(t.Context(), client.NodeListOptions{})
+		return err == nil && slices.ContainsFunc(r.Items, isDown)
 	})
-	t.Run("a node without an endpoint", func(t *testing.T) {
-		h := open(endpoints[0])
-		j := h.attach("cc-ci-test-unverified", nil)
-		j.deploy("blind", script("sleep 1000", spread))
-		j.running("blind_app", 3)
-		j.do("stack", "rm", "blind") // which leaves no task that tells where it was
-		wantUnverified(t, h, j.name, "ccci-n2")
-		r, err := c.Nodes[2].Client.VolumeList(t.Context(), client.VolumeListOptions{})
-		if err != nil || len(r.Items) != 1 {
-			t.Errorf("the unreachable node has %v, %v", r.Items, err)
+	wantUnverified(t, h, j.name, swarmtest.Endpoint(1))
+	if err := c.Restore(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	// Once it is back, the next teardown finishes the work.
+	eventually(t, "the rest is removed", func() bool {
+		if _, err := h.swarm.Teardown(t.Context(), j.name); err != nil {
+			return false
 		}
-	})
-	t.Run("a node that is cut off", func(t *testing.T) {
-		h := open(endpoints...)
-		j := h.attach("cc-ci-test-cut", nil)
-		j.deploy("cut", script("sleep 1000", spread))
-		j.running("cut_app", 3)
-		if _, err := h.swarm.Builds(t.Context()); err != nil { // as at the runner's start
-			t.Fatal(err)
-		}
-		if err := c.Cut(t.Context(), 1); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the manager misses the node", func() bool {
-			r, err := c.Nodes[0].Client.NodeList(t.Context(), client.NodeListOptions{})
-			return err == nil && slices.ContainsFunc(r.Items, isDown)
-		})
-		wantUnverified(t, h, j.name, swarmtest.Endpoint(1))
-		if err := c.Restore(t.Context(), 1); err != nil {
-			t.Fatal(err)
-		}
-		// Once it is back, the next teardown finishes the work.
-		eventually(t, "the rest is removed", func() bool {
-			if _, err := h.swarm.Teardown(t.Context(), j.name); err != nil {
-				return false
-			}
-			left, err := h.swarm.Remaining(t.Context(), j.name)
-			return err == nil && len(left) == 0
-		})
+		left, err := h.swarm.Remaining(t.Context(), j.name)
+		return err == nil && len(left) == 0
 	})
 }
 

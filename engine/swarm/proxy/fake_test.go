@@ -95,7 +95,7 @@ func echo(w http.ResponseWriter) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the test sees the end
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"); err != nil {
 		return
 	}
@@ -232,9 +232,8 @@ func (f *fixture) call(method, path, body string) (int, string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
-	if err != nil {
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		f.t.Fatal(err)
 	}
 	return resp.StatusCode, string(data)

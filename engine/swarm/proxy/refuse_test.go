@@ -20,10 +20,8 @@ func TestRefusals(t *testing.T) {
 	host := func(text string) string { return `{"HostConfig":{` + text + `}}` }
 	task := func(text string) string { return `{"TaskTemplate":{"ContainerSpec":{` + text + `}}}` }
 	for _, c := range []struct{ rule, call, body string }{
-		{"privileged", create, host(`"Privileged":true`)},
-		{"privileged", "POST /containers/mine/exec", `{"privileged":true}`},
-		{"host-namespaces", create, host(`"PidMode":"host"`)},
-		{"host-namespaces", create, host(`"NetworkMode":"host"`)},
+		{"privileged", create, host(`"Privileged":true`)}, {"privileged", "POST /containers/mine/exec", `{"privileged":true}`},
+		{"host-namespaces", create, host(`"PidMode":"host"`)}, {"host-namespaces", create, host(`"NetworkMode":"host"`)},
 		{"host-namespaces", create, host(`"NetworkMode":"hostid"`)},
 		{"host-namespaces", "POST /build?networkmode=host", ""},
 		{"own-objects", create, host(`"IpcMode":"container:theirs"`)},
