@@ -28,6 +28,7 @@ in
       };
       wait-online.anyInterface = lib.mkDefault true;
     };
+    nix.settings.experimental-features = [ "nix-command" "flakes" ];
     environment.systemPackages = [ pkgs.git pkgs.curl pkgs.jq ];
   };
 }
