@@ -12,10 +12,11 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// The rules of a cancel that was allowed: of every run, or of the author's own.
+// The rules of commands that were done without a run.
 const (
-	ruleCancel    = "cancel"
-	ruleCancelOwn = "cancel own"
+	ruleCancel    = "cancel"     // of every run
+	ruleCancelOwn = "cancel own" // of the author's runs
+	ruleHelp      = "help"
 )
 
 // refusal is an answer without a run.
@@ -69,7 +70,7 @@ func (b *Bridge) authorise(j *job) error {
 	}
 	switch cmd.Verb {
 	case Help:
-		return b.decide(j, refusal("help", helpText))
+		return b.decide(j, refusal(ruleHelp, helpText))
 	case Cancel:
 		return b.cancel(j, may)
 	}

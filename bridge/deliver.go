@@ -150,7 +150,7 @@ func reaction(o *journal.Outcome) string {
 		return "rocket"
 	case o.Status != statusNone:
 		return "-1"
-	case o.Rule == ruleCancel || o.Rule == ruleCancelOwn || o.Rule == "help":
+	case answers(o):
 		return "+1"
 	}
 	return "confused"

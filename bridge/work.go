@@ -95,9 +95,12 @@ func (b *Bridge) set(j *job, change func(*journal.Request)) error {
 // decide ends a request with an outcome; its delivery is the next step.
 func (b *Bridge) decide(j *job, o journal.Outcome) error {
 	o.At = time.Now()
-	decision := "refused"
-	if j.req.Recipe != "" || o.Status != statusNone {
-		decision = "ended"
+	decision := "ended"
+	switch {
+	case o.Status == statusNone && answers(&o):
+		decision = "answered"
+	case o.Status == statusNone:
+		decision = "refused"
 	}
 	if err := b.audit.write(&j.req, decision, o.Rule); err != nil {
 		return err
@@ -111,6 +114,11 @@ func (b *Bridge) decide(j *job, o journal.Outcome) error {
 		b.metrics.results.WithLabelValues(o.Status).Inc()
 	}
 	return nil
+}
+
+// answers reports whether an outcome without a run is what the author asked for.
+func answers(o *journal.Outcome) bool {
+	return o.Rule == ruleCancel || o.Rule == ruleCancelOwn || o.Rule == ruleHelp
 }
 
 // finish puts the request into its final state.

@@ -28,7 +28,7 @@ import (
 // apiTimeout bounds one call to Gitea.
 const apiTimeout = 15 * time.Second
 
-// stopTimeout bounds the answers to hooks that are under way when the bridge stops.
+// stopTimeout bounds the answers to hooks that are under way when the bridge stops, and then the calls.
 const stopTimeout = 10 * time.Second
 
 // serveCmd is the daemon.
@@ -124,10 +124,19 @@ func serve(ctx context.Context, b *bridge.Bridge, servers []*server) error {
 		faults = append(faults, s.http.Shutdown(grace))
 	}
 	stopWork()
-	all.Wait()
+	// A call to Drone may take longer than whoever stops the bridge waits. What it would have brought is in the
+	// journal as not known, and the next start looks for it.
+	limit := time.NewTimer(stopTimeout)
+	defer limit.Stop()
 	for range len(servers) + 1 {
-		faults = append(faults, <-ended)
+		select {
+		case err := <-ended:
+			faults = append(faults, err)
+		case <-limit.C:
+			return errors.Join(faults...)
+		}
 	}
+	all.Wait()
 	return errors.Join(faults...)
 }
 

@@ -218,6 +218,39 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestStopDuringASlowCall stops the bridge while Drone does not answer: it exits with 0 and finds the build afterwards.
+func TestStopDuringASlowCall(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, "SETTLE=100ms")
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	d.drone.Script(func(r *http.Request) bridgetest.Fault {
+		if r.Method == http.MethodPost {
+			once.Do(func() { close(held) })
+			<-release
+			return bridgetest.Fault{After: true, Drop: true}
+		}
+		return bridgetest.Fault{}
+	})
+	d.start()
+	_, body := d.gitea.Comment("wim", 1, "!testme")
+	if code, err := bridgetest.Send(d.hook+"/hook", body); code != 202 || err != nil {
+		t.Fatalf("hook answered %d: %v", code, err)
+	}
+	<-held
+	d.stop()
+	close(release)
+	d.until("the build is there", func() bool { return len(d.drone.Builds()) == 1 })
+	d.drone.Script(nil)
+	d.drone.Set(1, "success")
+	d.start()
+	d.until("the reply says success", func() bool { return strings.Contains(d.gitea.Replies(1)[0].Body, "**success**") })
+	d.stop()
+	if n := len(d.drone.Builds()); n != 1 {
+		t.Errorf("%d builds, want 1", n)
+	}
+}
+
 // TestSocketActivation passes two sockets; a hook that is sent while the bridge is away waits in the first.
 func TestSocketActivation(t *testing.T) {
 	var files []*os.File
@@ -258,6 +291,7 @@ func TestSocketActivation(t *testing.T) {
 // TestSlowClients is the second half of attack 9: clients that send nothing, or too slowly, hold a connection only for
 // seconds, and more than may be are not served at the same time.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t, "MAX_CONNECTIONS=2")
 	d.start()
 	start := time.Now()
