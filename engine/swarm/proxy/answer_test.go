@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -272,5 +273,26 @@ func TestStreams(t *testing.T) {
 	}
 	if _, err := os.Stat(f.cfg.Socket); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// TestSocket looks at who may get to the socket and to the pins beside it.
+func TestSocket(t *testing.T) {
+	f := start(t, proxy.Own)
+	for path, want := range map[string]os.FileMode{f.cfg.Socket: 0o600, filepath.Dir(f.cfg.Socket): 0o711} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+	if os.Geteuid() == 0 {
+		f.send("POST", "/containers/create", `{"HostConfig":{"Binds":["`+f.cfg.Workspace+`:/w"]}}`)
+		if info, err := os.Stat(proxy.PinDir(f.cfg.Socket)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the pins: %v, %v: another build could get to the workspace", info.Mode(), err)
+		}
+	}
+	cfg := f.cfg
+	cfg.Socket = "/" + strings.Repeat("long/", 30) + "docker.sock"
+	if _, err := proxy.Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "shorter directory") {
+		t.Errorf("a path that is too long: %v", err)
 	}
 }

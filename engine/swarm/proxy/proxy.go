@@ -43,6 +43,9 @@ const (
 	Keep Policy = "keep"
 )
 
+// maxSocketPath is what the kernel's address of a unix socket holds.
+const maxSocketPath = 107
+
 // Config is what the socket of one build needs to know.
 type Config struct {
 	Build  string
@@ -128,7 +131,14 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 
 // listen makes the socket and gives it to the build's user.
 func listen(cfg Config) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o711); err != nil {
+	if len(cfg.Socket) > maxSocketPath {
+		return nil, fmt.Errorf("the path %s is longer than a socket's may be (%d): choose a shorter directory", cfg.Socket, maxSocketPath)
+	}
+	dir := filepath.Dir(cfg.Socket)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { // whatever the umask: the build's user has to get through
 		return nil, err
 	}
 	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
