@@ -2,9 +2,11 @@ package bootstrap
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,10 +35,13 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// fresh makes a name that no earlier run of a test on the same servers has used.
+func fresh(name string) string { return name + "-" + strings.ToLower(rand.Text()[:6]) }
+
 // world gives a test a bot with a repository.
 func world(ctx context.Context, t *testing.T, bot string) (*testbed.User, testbed.Repo) {
 	t.Helper()
-	user, err := bed.Gitea.NewUser(ctx, bot)
+	user, err := bed.Gitea.NewUser(ctx, fresh(bot))
 	if err != nil {
 		t.Fatal(err)
 	}

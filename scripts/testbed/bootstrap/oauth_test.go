@@ -123,8 +123,8 @@ func TestLoginTwice(t *testing.T) {
 	s := newScript(t, user, "CI_REPO="+repo.Slug(), "DRONE_TOKEN_FILE="+token, "GITEA_PASSWORD_FILE="+password)
 	var states [2]end
 	for i, want := range [][]string{
-		{"bot has consented", "bot is logged in to", token + " is written", "bot/tests is activated"},
-		{"bot is logged in to", token + " is up to date", "bot/tests is active"},
+		{user.Name + " has consented", user.Name + " is logged in to", token + " is written", repo.Slug() + " is activated"},
+		{user.Name + " is logged in to", token + " is up to date", repo.Slug() + " is active"},
 	} {
 		output, err := s.run(ctx, "login")
 		if err != nil {
@@ -163,11 +163,11 @@ func TestLoginFaults(t *testing.T) {
 		env  []string
 		want string
 	}{
-		"wrong password": {[]string{"GITEA_PASSWORD=canary-of-a-password"}, "Gitea refuses the password of clumsy"},
+		"wrong password": {[]string{"GITEA_PASSWORD=canary-of-a-password"}, "Gitea refuses the password of " + user.Name},
 		"no password":    {nil, "GITEA_PASSWORD is not set"},
 		"empty file":     {[]string{"GITEA_PASSWORD_FILE=/dev/null"}, "/dev/null cannot be read or is empty"},
-		"no such repository": {[]string{"GITEA_PASSWORD=" + user.Password, "CI_REPO=clumsy/none"},
-			"Drone does not see clumsy/none; does it exist, and does clumsy administer it?"},
+		"no such repository": {[]string{"GITEA_PASSWORD=" + user.Password, "CI_REPO=" + user.Name + "/none"},
+			"Drone does not see " + user.Name + "/none; does it exist, and does " + user.Name + " administer it?"},
 		"not a repository": {[]string{"GITEA_PASSWORD=" + user.Password, "CI_REPO=../admin"}, "../admin is not owner/name"},
 		"no server":        {[]string{"GITEA_PASSWORD=" + user.Password, "GITEA_URL=http://127.0.0.1:1"}, "http://127.0.0.1:1 cannot be reached"},
 	} {
