@@ -113,9 +113,24 @@ func (l *lane) stop() {
 	if err := l.runner.Stop(ctx); err != nil {
 		l.t.Error(err)
 	}
+	if left := l.ownCgroups(); len(left) > 0 {
+		l.t.Errorf("the runner that ended left %v", left)
+	}
 	if data, err := os.ReadFile(l.runner.LogPath()); err == nil && l.t.Failed() {
 		l.t.Logf("log of runner %s:\n...%s", l.name, data[max(0, len(data)-8000):])
 	}
+}
+
+// ownCgroups are those of the runner itself, wherever this host has its cgroups; their names hold the server's address.
+func (l *lane) ownCgroups() []string {
+	l.t.Helper()
+	var found []string
+	for _, place := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		paths, err := filepath.Glob(place + "cc-ci-" + strings.ReplaceAll(l.wire.host(), ":", "_") + "_*")
+		l.ok(err)
+		found = append(found, paths...)
+	}
+	return found
 }
 
 // build asks for a build of the lane's branch.
