@@ -37,7 +37,7 @@ func defaultTiming() *timing {
 		backoff:     time.Second,
 		backoffMax:  30 * time.Second,
 		beat:        25 * time.Second,
-		beatShort:   2 * time.Second,
+		beatShort:   1500 * time.Millisecond,
 		beatLong:    time.Minute,
 		stagger:     15 * time.Second,
 		announce:    2 * time.Second,
