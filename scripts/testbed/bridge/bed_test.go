@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	patience   = 90 * time.Second
+	patience   = 150 * time.Second
 	hookSecret = "e2e-hook-secret-canary-0123456789abcdef"
 )
 
