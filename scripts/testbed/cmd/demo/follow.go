@@ -14,6 +14,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
 )
 
+// teardown is the step that the runner adds; its log is shown as a report of its own.
+const teardown = "teardown"
+
 // follower shows the log lines of all steps of a build as they come.
 type follower struct {
 	server *testbed.Drone
@@ -66,6 +69,9 @@ func (f *follower) follow(ctx context.Context, number int64) (*drone.Build, erro
 func (f *follower) look(ctx context.Context, build *drone.Build) error {
 	var errs []error
 	each(build, func(ref testbed.StepRef, step *drone.Step) {
+		if step.Name == teardown {
+			return
+		}
 		f.widen(len(step.Name))
 		switch step.Status {
 		case drone.StatusPending, drone.StatusSkipped:
@@ -137,7 +143,7 @@ func each(build *drone.Build, visit func(testbed.StepRef, *drone.Step)) {
 
 // result prints how each step ended.
 func (d *demo) result(build *drone.Build) {
-	d.say("\nbuild %d: %s", build.Number, build.Status)
+	d.heading("The result: build %d is %s", build.Number, build.Status)
 	each(build, func(_ testbed.StepRef, step *drone.Step) {
 		note := ""
 		if step.ErrIgnore && step.Status == drone.StatusFailing {
@@ -152,5 +158,6 @@ func (d *demo) green(build *drone.Build) error {
 	if build.Status != drone.StatusPassing {
 		return fmt.Errorf("the build is not green: it is %s", testbed.Describe(build))
 	}
+	d.say("build %d is green", build.Number)
 	return nil
 }

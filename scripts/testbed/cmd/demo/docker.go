@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
+)
+
+// docker is a Swarm of one node that belongs to the demo: its daemon has a socket, directories, a network namespace and
+// a mount namespace of its own, so that whatever Docker the host has does not notice.
+type docker struct {
+	Socket string `json:"socket"`
+	Host   string `json:"host"`
+	Image  string `json:"image"` // a small image that is there; nothing is pulled
+
+	daemon *child
+	client *http.Client
+}
+
+// noDocker says why there can be no Docker daemon here, or nothing.
+func noDocker() string {
+	if os.Geteuid() != 0 {
+		return "only root can start a Docker daemon"
+	}
+	var missing []string
+	for _, program := range []string{"dockerd", "docker", "busybox"} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, program)
+		}
+	}
+	if len(missing) > 0 {
+		return strings.Join(missing, " and ") + " missing (on Debian: apt-get install docker.io busybox-static)"
+	}
+	return ""
+}
+
+var readyPattern = regexp.MustCompile(`(?m)^\{"socket".*\}$`)
+
+// startDocker builds the helper that runs the daemon, starts it and waits until the Swarm is ready.
+func startDocker(ctx context.Context, dir string) (*docker, error) {
+	root, err := testbed.Root()
+	if err != nil {
+		return nil, err
+	}
+	// The daemon's sockets are below its temporary directory, and a socket's path has at most 107 bytes.
+	home := filepath.Join(dir, "swarm")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, err
+	}
+	program := filepath.Join(home, "swarmtest")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./engine/swarm/swarmtest/cmd/swarmtest")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the Swarm's helper: %w: %s", err, out)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
+	d := &docker{}
+	if d.daemon, err = startChild(cmd, filepath.Join(home, "log")); err != nil {
+		return nil, fmt.Errorf("start the Swarm: %w", err)
+	}
+	if err := d.ready(ctx); err != nil {
+		_ = d.daemon.stop() // why it did not get ready is known; that it was interrupted then is no news
+		return nil, fmt.Errorf("start the Swarm: %w", err)
+	}
+	return d, nil
+}
+
+func (d *docker) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("it was not ready after five minutes"))
+	defer cancel()
+	line, err := d.daemon.await(ctx, readyPattern)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(line[0]), d); err != nil {
+		return err
+	}
+	d.client = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", d.Socket)
+		},
+	}}
+	// The network that every recipe shares with the reverse proxy.
+	return d.post(ctx, "/networks/create", `{"Name": "proxy", "Driver": "overlay", "Attachable": true, "CheckDuplicate": true}`)
+}
+
+// get asks the daemon, past every build's socket.
+func (d *docker) get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := d.do(request)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewDecoder(response.Body).Decode(into), response.Body.Close())
+}
+
+// post tells the daemon to make something.
+func (d *docker) post(ctx context.Context, path, body string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker"+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := d.do(request)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
+
+func (d *docker) do(request *http.Request) (*http.Response, error) {
+	response, err := d.client.Do(request)
+	if err == nil && response.StatusCode >= http.StatusBadRequest {
+		err = errors.Join(fmt.Errorf("docker: %s %s: %s", request.Method, request.URL.Path, response.Status), response.Body.Close())
+	}
+	return response, err
+}
+
+// stop ends the daemon with all that runs on it.
+func (d *docker) stop() error {
+	d.client.CloseIdleConnections()
+	return d.daemon.stop()
+}
+
+// kinds are the kinds of Docker objects that a build can leave, in the order in which they are shown.
+var kinds = []string{"services", "tasks", "containers", "networks", "secrets", "configs", "volumes", "anonymous volumes", "images"}
+
+// anonymous are the names that Docker gives to volumes.
+var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// objects lists all that the daemon has, by kind, without any filter.
+func (d *docker) objects(ctx context.Context) (map[string][]string, error) {
+	found := map[string][]string{}
+	for kind, path := range map[string]string{
+		"services": "/services", "tasks": "/tasks", "containers": "/containers/json?all=1", "networks": "/networks",
+		"secrets": "/secrets", "configs": "/configs", "images": "/images/json?all=1",
+	} {
+		var list []struct{ ID string }
+		if err := d.get(ctx, path, &list); err != nil {
+			return nil, err
+		}
+		for _, object := range list {
+			found[kind] = append(found[kind], object.ID)
+		}
+	}
+	var list struct{ Volumes []struct{ Name string } }
+	if err := d.get(ctx, "/volumes", &list); err != nil {
+		return nil, err
+	}
+	for _, volume := range list.Volumes {
+		kind := "volumes"
+		if anonymous.MatchString(volume.Name) {
+			kind = "anonymous volumes"
+		}
+		found[kind] = append(found[kind], volume.Name)
+	}
+	return found, nil
+}
+
+// added lists what there is now and was not before, as one line with the count of each kind, and by name.
+func added(before, now map[string][]string) (line string, names []string) {
+	var counts []string
+	for _, kind := range kinds {
+		left := slices.DeleteFunc(slices.Clone(now[kind]), func(name string) bool { return slices.Contains(before[kind], name) })
+		counts = append(counts, fmt.Sprintf("%d %s", len(left), kind))
+		for _, name := range left {
+			names = append(names, strings.TrimSuffix(kind, "s")+" "+name)
+		}
+	}
+	return strings.Join(counts, ", "), names
+}

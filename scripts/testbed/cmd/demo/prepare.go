@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"runtime"
+	"strings"
+
+	"code.gitea.io/sdk/gitea"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
+)
+
+//go:embed pipeline.yml
+var basePipeline string
+
+//go:embed docker.yml
+var dockerSteps string
+
+//go:embed compose.yml
+var compose string
+
+// secret is what the log must not show.
+const secret = "correct-horse-battery-staple"
+
+// stack is the name under which the pipeline deploys the recipe.
+const stack = "greeter-demo"
+
+// prepare makes accounts and repositories and starts what works on them.
+func (d *demo) prepare(ctx context.Context) (err error) {
+	if reason := noDocker(); reason != "" {
+		d.say("The Docker part is left out: %s.", reason)
+	} else {
+		d.say("demo: start a Docker Swarm ...")
+		if d.docker, err = startDocker(ctx, d.bed.Dir); err != nil {
+			return err
+		}
+	}
+	for name, user := range map[string]**testbed.User{"mara": &d.maintainer, "carl": &d.contributor, "cc-ci": &d.bot} {
+		if *user, err = d.bed.Gitea.NewUser(ctx, name); err != nil {
+			return err
+		}
+	}
+	if err := d.repositories(ctx); err != nil {
+		return err
+	}
+	if err := d.startRunner(ctx); err != nil {
+		return err
+	}
+	return d.startBridge(ctx)
+}
+
+// repositories makes the recipe, which is to be tested, and the CI repository, whose pipeline tests it.
+func (d *demo) repositories(ctx context.Context) (err error) {
+	d.recipe, err = d.maintainer.NewRepo(ctx, testbed.RepoSpec{Name: "greeter", Files: map[string]string{"compose.yml": compose}})
+	if err != nil {
+		return err
+	}
+	if err := d.maintainer.AddCollaborator(ctx, d.recipe, d.bot, gitea.AccessModeAdmin); err != nil {
+		return err
+	}
+	d.ci, err = d.maintainer.NewRepo(ctx, testbed.RepoSpec{Name: "ci", Files: map[string]string{".drone.yml": d.pipeline()}})
+	if err != nil {
+		return err
+	}
+	if err := d.maintainer.AddCollaborator(ctx, d.ci, d.bot, gitea.AccessModeWrite); err != nil {
+		return err
+	}
+	if err := d.bed.Drone.Activate(ctx, d.maintainer, d.ci, testbed.Settings{}); err != nil {
+		return err
+	}
+	return d.bed.Drone.AddSecret(ctx, d.ci, testbed.Secret{Name: "token", Value: secret})
+}
+
+// pipeline is the CI repository's pipeline, without the steps that need Docker where there is none.
+func (d *demo) pipeline() string {
+	text, image := basePipeline, ""
+	if d.docker != nil {
+		text, image = text+dockerSteps, d.docker.Image
+	}
+	words := strings.NewReplacer("{arch}", runtime.GOARCH, "{mark}", d.mark, "{stack}", stack, "{image}", image)
+	return words.Replace(text)
+}
+
+// startRunner builds the runner, unless another is to be shown, and starts it.
+func (d *demo) startRunner(ctx context.Context) (err error) {
+	if d.program == "" {
+		if d.program, err = d.bed.BuildProduct(ctx, "cc-ci-runner"); err != nil {
+			return err
+		}
+	}
+	env := map[string]string{
+		"DRONE_UI_USERNAME": "demo", "DRONE_UI_PASSWORD": d.uiPassword, "DRONE_RUNNER_CAPACITY": "2",
+		"DRONE_RUNNER_DOCKER": "none",
+	}
+	if d.docker != nil {
+		env["DRONE_RUNNER_DOCKER"] = "proxy"
+		env["DRONE_RUNNER_DOCKER_ENDPOINT"] = d.docker.Host
+	}
+	d.runner, err = d.bed.StartRunner(ctx, testbed.RunnerOptions{Program: d.program, Name: "demo-runner", Env: env})
+	return err
+}
