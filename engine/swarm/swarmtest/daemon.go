@@ -46,14 +46,11 @@ func Start(ctx context.Context) (*Daemon, error) {
 	if err := install(ctx, "busybox", "busybox-static"); err != nil {
 		return nil, err
 	}
-	lock, err := acquire(ctx, filepath.Join(os.TempDir(), "cc-ci-swarmtest.lock"))
+	lock, err := acquire(ctx, lockPath)
 	if err != nil {
 		return nil, err
 	}
-	if err := clearStale(); err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	dir, err := os.MkdirTemp("", dirPrefix)
+	dir, err := succeed(lock)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -19,6 +19,9 @@ import (
 )
 
 const (
+	// lockPath does not depend on the environment: daemons of tests share the host's bridge and ports, whatever
+	// directory for temporary files they have.
+	lockPath  = "/run/lock/cc-ci-swarmtest.lock"
 	dirPrefix = "cc-ci-swarmtest-"
 	pidFile   = "docker.pid"
 )
@@ -45,10 +48,28 @@ func acquire(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// clearStale ends and removes what a test binary that was killed left behind. Only the lock's holder calls it, so
-// every directory found belongs to nobody.
-func clearStale() error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+// succeed makes the directory of a new daemon and writes it into the lock's file. What the file's last writer left,
+// if it was killed, is ended and removed: only the lock's holder gets here, so it belongs to nobody.
+func succeed(lock *os.File) (string, error) {
+	last, err := os.ReadFile(lock.Name())
+	if err != nil {
+		return "", err
+	}
+	if len(last) > 0 {
+		if err := clearStale(filepath.Dir(string(last))); err != nil {
+			return "", err
+		}
+	}
+	dir, err := os.MkdirTemp("", dirPrefix)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(lock.Name(), []byte(dir), 0o600)
+}
+
+// clearStale ends and removes the daemons below a directory for temporary files.
+func clearStale(parent string) error {
+	dirs, err := filepath.Glob(filepath.Join(parent, dirPrefix+"*"))
 	if err != nil {
 		return err
 	}
