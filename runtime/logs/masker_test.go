@@ -237,3 +237,19 @@ func FuzzMasker(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingToMask: without secrets every byte passes as it is.
+func TestNothingToMask(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	w := NewMasker(nil).Writer(&out)
+	text := "a \x1b[1m b\x1b[ \t\x00\xff\n"
+	for i := range len(text) {
+		if n, err := w.Write([]byte(text[i : i+1])); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if err := w.Close(); err != nil || out.String() != text {
+		t.Errorf("%q became %q, %v", text, out.String(), err)
+	}
+}

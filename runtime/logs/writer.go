@@ -51,6 +51,9 @@ type skip struct{ seen, total int64 }
 
 // Write masks p. It returns the error of the writer behind it, if any.
 func (w *Writer) Write(p []byte) (int, error) {
+	if len(w.auto.nodes) == 1 { // nothing but the root: there is nothing to look for
+		return w.out.Write(p)
+	}
 	for n := 0; n < len(p); {
 		chunk := p[n:min(n+maxScan, len(p))]
 		from := len(w.buf)
