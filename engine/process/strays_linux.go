@@ -41,11 +41,15 @@ func (h *Host) marked(build string) finder {
 			return err
 		}
 		self, launchers := os.Getpid(), h.build(build).launchers()
-		return visitAll(func(p proc) {
-			if p.pid == self || launchers[p.pid] { // launchers go when their work is done
-				return
-			}
-			if marked, _ := p.marker(); marked == want || uid > 0 && p.uid() == uid {
+		ours := func(p proc) bool {
+			marked, _ := p.marker()
+			return marked == want || uid > 0 && p.uid() == uid
+		}
+		// Whose process it is is asked once more when its start is known: the PID may have gone to another meanwhile.
+		return visitThose(func(pid int) bool {
+			return pid != self && !launchers[pid] && ours(proc{pid: pid}) // launchers go when their work is done
+		}, func(p proc) {
+			if ours(p) {
 				visit(p)
 				visitBelow(p.pid, visit)
 			}
