@@ -20,15 +20,21 @@ func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
 	}
 	keep := e.kept(name)
 	var errs []error
+	if e.config.Docker != nil {
+		// Before the teardown, which forgets what it has nothing to remove of.
+		kept, err := e.config.Docker.Kept(ctx, name)
+		report.Kept = append(report.Kept, kept...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look what the build keeps: %w", err))
+		}
+	}
 	for _, reaper := range e.reapers {
 		if err := e.reap(ctx, reaper, keep, report); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if e.config.Docker != nil {
-		kept, err := e.config.Docker.Kept(ctx, name)
-		report.Kept = append(report.Kept, kept...)
-		if err = errors.Join(err, e.config.Docker.Detach(ctx, name)); err != nil {
+		if err := e.config.Docker.Detach(ctx, name); err != nil {
 			errs = append(errs, fmt.Errorf("close the build's Docker socket: %w", err))
 		}
 	}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,10 +28,15 @@ func crashed(t *testing.T) (*rig, runtimetest.Enqueued) {
 		return ok && strings.Contains(runtimetest.Text(g.srv.Logs(step.ID).Live), "second")
 	})
 	eventually(t, "step a is reported", func() bool { return g.srv.Stage(job.Stage).Steps[0].Status == "success" })
-	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(g.state)); err != nil {
-		t.Fatal(err)
-	}
+	var copied string
+	eventually(t, "the state directory can be copied", func() bool {
+		copied = t.TempDir()
+		err := os.CopyFS(copied, os.DirFS(g.state))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file that is being replaced goes away meanwhile
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	g.srv.Down() // the end of the process that cannot be killed here is not heard
 	g.halt()
 	g.srv.Heal()

@@ -218,6 +218,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err := d.recover(ctx); err != nil {
 		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
 	}
+	d.docker.ownerless(d.log.entry)
 	done := make(chan struct{})
 	beside.Go(func() { d.obey(signals, done, stop) })
 	notifyReady(d.log.entry)

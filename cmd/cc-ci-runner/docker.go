@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
@@ -19,7 +21,13 @@ type dockerSide struct {
 	mu     sync.Mutex
 	asked  time.Time
 	reason string
+
+	// base is what lay on the host that is nobody's, when it was last looked at without a running build.
+	base swarm.Snapshot
 }
+
+// appLockDir holds the locks of live apps, under the name that other tools on such hosts use.
+const appLockDir = "/run/lock"
 
 // healthInterval is how often Docker's state is asked for.
 const healthInterval = 5 * time.Second
@@ -41,7 +49,7 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 		TeardownTimeout: c.TeardownTimeout,
 		SocketDir:       filepath.Join(runDir(state), "docker"), LedgerDir: filepath.Join(state, "docker"),
 		Nodes: c.SwarmNodes, CertDir: c.SwarmCerts,
-		AppPattern: c.AppPattern, EnvDirs: c.AppEnvDirs, LockDir: lockDir(),
+		AppPattern: c.AppPattern, EnvDirs: c.AppEnvDirs, LockDir: appLockDir,
 		Log: log,
 	})
 	if err != nil {
@@ -78,6 +86,29 @@ func (s *dockerSide) paused() string {
 	}
 	s.asked = time.Now()
 	return s.reason
+}
+
+// ownerless looks, when no build runs, for Docker objects that are nobody's and were not there before. They are named
+// in the log and left alone: they may be an admin's.
+func (s *dockerSide) ownerless(log *logrus.Entry) {
+	if s.swarm == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, healthInterval)
+	defer cancel()
+	now, err := s.swarm.Snapshot(ctx)
+	if err != nil {
+		log.WithError(err).Warn("Docker: what lies on the host could not be looked at")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.base != nil {
+		for _, item := range s.base.Ownerless(now) {
+			log.Warnf("Docker: %s is no build's, and new since no build ran the last time", item)
+		}
+	}
+	s.base = now
 }
 
 // Close closes the connections to Docker.

@@ -79,7 +79,7 @@ func TestTeardownDetachesForeignContainers(t *testing.T) {
 
 // TestSurvivors puts the build's objects into foreign use. What cannot go must be named, with the daemon's reason.
 func TestSurvivors(t *testing.T) {
-	h := newHost(t, func(c *swarm.Config) { c.TeardownTimeout = 3 * time.Second })
+	h := newHost(t, func(c *swarm.Config) { c.TeardownTimeout = 6 * time.Second })
 	j := h.attach("cc-ci-test-survivor", nil)
 	j.do("volume", "create", "usedvol")
 	j.do("volume", "create", "freevol")

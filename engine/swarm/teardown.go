@@ -261,5 +261,8 @@ func (t *teardown) result(v thing, err error) {
 		delete(t.refusals, v.key())
 		return
 	}
+	if errors.Is(err, context.DeadlineExceeded) && t.refusals[v.key()] != "" {
+		return // what the daemon said before the time was over tells more
+	}
 	t.refusals[v.key()] = strings.TrimPrefix(err.Error(), "Error response from daemon: ")
 }
