@@ -84,6 +84,8 @@ func (c *child) stop() error {
 	case <-c.done:
 		return c.err
 	case <-time.After(time.Minute):
-		return errors.Join(fmt.Errorf("%s did not end within a minute", c.cmd.Path), syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL))
+		err := syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
+		<-c.done
+		return errors.Join(fmt.Errorf("%s did not end within a minute", c.cmd.Path), err)
 	}
 }

@@ -49,30 +49,37 @@ func noDocker() string {
 
 var readyPattern = regexp.MustCompile(`(?m)^\{"socket".*\}$`)
 
-// startDocker builds the helper that runs the daemon, starts it and waits until the Swarm is ready.
-func startDocker(ctx context.Context, dir string) (*docker, error) {
+// buildHelper builds the program that runs the daemon, in the directory that is to be its own.
+func buildHelper(ctx context.Context, dir string) (string, error) {
 	root, err := testbed.Root()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	// The daemon's sockets are below its temporary directory, and a socket's path has at most 107 bytes.
 	home := filepath.Join(dir, "swarm")
 	if err := os.MkdirAll(home, 0o700); err != nil {
-		return nil, err
+		return "", err
 	}
 	program := filepath.Join(home, "swarmtest")
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./engine/swarm/swarmtest/cmd/swarmtest")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the Swarm's helper: %w: %s", err, out)
+		return "", fmt.Errorf("build the Swarm's helper: %w: %s", err, out)
 	}
+	return program, nil
+}
+
+// startDocker starts the helper and waits until the Swarm is ready. Its temporary directory is its own too, so that it
+// waits for no other's daemon.
+func startDocker(ctx context.Context, program string) (*docker, error) {
+	home := filepath.Dir(program)
 	cmd := exec.Command(program)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
-	d := &docker{}
-	if d.daemon, err = startChild(cmd, filepath.Join(home, "log")); err != nil {
+	running, err := startChild(cmd, filepath.Join(home, "log"))
+	if err != nil {
 		return nil, fmt.Errorf("start the Swarm: %w", err)
 	}
+	d := &docker{daemon: running}
 	if err := d.ready(ctx); err != nil {
 		_ = d.daemon.stop() // why it did not get ready is known; that it was interrupted then is no news
 		return nil, fmt.Errorf("start the Swarm: %w", err)

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"runtime"
 	"strings"
+	"time"
 
 	"code.gitea.io/sdk/gitea"
 
@@ -31,8 +32,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if reason := noDocker(); reason != "" {
 		d.say("The Docker part is left out: %s.", reason)
 	} else {
-		d.say("demo: start a Docker Swarm ...")
-		if d.docker, err = startDocker(ctx, d.bed.Dir); err != nil {
+		if err := d.startDocker(ctx); err != nil {
 			return err
 		}
 	}
@@ -48,6 +48,27 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	return d.startBridge(ctx)
+}
+
+// startDocker starts the Swarm. A host on which no daemon can run, as in a container without rights, does without.
+func (d *demo) startDocker(ctx context.Context) error {
+	program, err := buildHelper(ctx, d.bed.Dir)
+	if err != nil {
+		return err
+	}
+	d.say("demo: start a Docker Swarm ...")
+	begun := time.Now()
+	started, err := startDocker(ctx, program)
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case err != nil:
+		d.say("The Docker part is left out, because no daemon can be started here: %v", err)
+		return nil
+	}
+	d.docker = started
+	d.say("demo: start a Docker Swarm: %.1f s", time.Since(begun).Seconds())
+	return nil
 }
 
 // repositories makes the recipe, which is to be tested, and the CI repository, whose pipeline tests it.
@@ -92,6 +113,7 @@ func (d *demo) startRunner(ctx context.Context) (err error) {
 	env := map[string]string{
 		"DRONE_UI_USERNAME": "demo", "DRONE_UI_PASSWORD": d.uiPassword, "DRONE_RUNNER_CAPACITY": "2",
 		"DRONE_RUNNER_DOCKER": "none",
+		"DRONE_RUNNER_GRACE":  "2s", // one process ignores SIGTERM; ten seconds of silence would tell no more
 	}
 	if d.docker != nil {
 		env["DRONE_RUNNER_DOCKER"] = "proxy"
