@@ -131,11 +131,23 @@ func (j *journal) removeHalfWritten() error {
 
 // save writes the entry so that after a crash either the old or the new one is there, whole.
 func (j *journal) save(e *entry) error {
+	data, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return j.write(e.Stage.ID, data)
+}
+
+func encode(e *entry) ([]byte, error) {
 	data, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("encode the journal entry: %w", err)
+		return nil, fmt.Errorf("encode the journal entry: %w", err)
 	}
-	path := j.path(e.Stage.ID)
+	return data, nil
+}
+
+func (j *journal) write(stage int64, data []byte) error {
+	path := j.path(stage)
 	if err := writeSynced(path+".tmp", data); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
@@ -226,23 +238,56 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// record is a journal entry that is in use: every change of it is on disk before change returns.
+// record is a journal entry that is in use: every change of it is on disk before change returns. Who only reads it does
+// not wait for the disk, and changes that come while one is written are written together.
 type record struct {
-	mu      sync.Mutex
 	journal *journal // nil keeps nothing on disk
-	entry   *entry
 	log     *logrus.Entry
+
+	mu      sync.Mutex
+	entry   *entry
+	changes int
+
+	disk    sync.Mutex // taken before mu
+	written int        // how many of the changes are on disk
 }
 
 // change applies f to the entry and writes it. An error means that the change is made but not on disk.
 func (r *record) change(f func(*entry)) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f(r.entry)
+	mine := r.apply(f)
 	if r.journal == nil {
 		return nil
 	}
-	return r.journal.save(r.entry)
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	if r.written >= mine {
+		return nil
+	}
+	return r.save()
+}
+
+// apply makes the change and returns which one it is.
+func (r *record) apply(f func(*entry)) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r.entry)
+	r.changes++
+	return r.changes
+}
+
+// save writes the entry as it is now. The caller holds disk.
+func (r *record) save() error {
+	r.mu.Lock()
+	now, stage := r.changes, r.entry.Stage.ID
+	data, err := encode(r.entry)
+	r.mu.Unlock()
+	if err == nil {
+		err = r.journal.write(stage, data)
+	}
+	if err == nil {
+		r.written = now
+	}
+	return err
 }
 
 // note changes the entry. What cannot be written is said: the stage goes on, but a crash now would forget it.
@@ -261,6 +306,8 @@ func (r *record) read(f func(*entry)) {
 
 // remove forgets the entry.
 func (r *record) remove() error {
+	r.disk.Lock()
+	defer r.disk.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.journal.remove(r.entry.Stage.ID)

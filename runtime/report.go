@@ -111,12 +111,14 @@ func (r *reporter) cancelled() {
 }
 
 // step reports a step as it is now in the record. It returns an error only if a later attempt could do better: a lost
-// lock is given up, because the server has another end of the step than ours.
-func (r *reporter) step(ctx context.Context, name string) error {
+// lock is given up, because the server has another end of the step than ours. taken, which may be nil, is called
+// as soon as the server has it.
+func (r *reporter) step(ctx context.Context, name string, taken func()) error {
 	step, mute := r.current(name)
 	if mute {
 		return nil
 	}
+	over := final(step.Status)
 	var err error
 	_ = r.pulse.call(func() error {
 		if err = r.server.UpdateStep(ctx, &step); errors.Is(err, client.ErrOptimisticLock) {
@@ -126,7 +128,13 @@ func (r *reporter) step(ctx context.Context, name string) error {
 	}) // the same error is judged here
 	switch {
 	case err == nil:
-		r.rec.note(func(e *entry) { e.step(name).Version = step.Version })
+		if taken != nil {
+			taken()
+		}
+		r.rec.note(func(e *entry) {
+			now := e.step(name)
+			now.Version, now.Reported = step.Version, now.Reported || over
+		})
 	case ctx.Err() != nil:
 		return err
 	case errors.Is(err, client.ErrOptimisticLock):
@@ -135,6 +143,15 @@ func (r *reporter) step(ctx context.Context, name string) error {
 		r.log.WithError(err).WithField("step", name).Warn("the server does not take the report of a step; it shows an older state of it")
 	}
 	return nil
+}
+
+// settle keeps that nothing is to be said of the step any more, where its report has not done so.
+func (r *reporter) settle(name string) {
+	var known bool
+	r.rec.read(func(e *entry) { known = e.step(name).Reported })
+	if !known {
+		r.rec.note(func(e *entry) { e.step(name).Reported = true })
+	}
 }
 
 // current is a copy of the step, and whether nothing is to be said of it.
@@ -272,9 +289,9 @@ func (r *reporter) deliver(ctx context.Context) error {
 	limited, done := context.WithTimeout(ctx, r.timing.stepsLimit)
 	_, err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
 	for _, name := range open {
-		fault := r.step(limited, name)
+		fault := r.step(limited, name, nil)
 		if fault == nil {
-			r.rec.note(func(e *entry) { e.step(name).Reported = true })
+			r.settle(name)
 		}
 		err = errors.Join(err, fault)
 	}

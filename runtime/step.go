@@ -70,7 +70,7 @@ func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{
 	// The order is the server's: a live log opens with the step's start, and closes with its end.
 	announce := sync.OnceFunc(func() { close(announced) })
 	defer announce()
-	err := s.rep.step(s.reporting, name)
+	err := s.rep.step(s.reporting, name, announce)
 	announce()
 	<-ended
 	if log != nil {
@@ -86,8 +86,8 @@ func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{
 
 // tellEnd tells the server how a step ended.
 func (s *stage) tellEnd(name string) {
-	if s.rep.step(s.reporting, name) == nil {
-		s.rec.note(func(e *entry) { e.step(name).Reported = true })
+	if s.rep.step(s.reporting, name, nil) == nil {
+		s.rep.settle(name)
 	}
 }
 

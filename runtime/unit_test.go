@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -126,4 +128,38 @@ func TestPeers(t *testing.T) {
 	if err := <-waited; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRecordWritesChangesTogether checks that every change is on disk when it returns, whoever wrote it, and that a
+// reader does not wait for the disk.
+func TestRecordWritesChangesTogether(t *testing.T) {
+	j, err := openJournal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	rec := &record{journal: j, entry: &entry{Phase: phaseRunning, Build: "b", Stage: &drone.Stage{ID: 7}}}
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			name := strconv.Itoa(i)
+			err := rec.change(func(e *entry) { e.Steps = append(e.Steps, &stepEntry{Step: drone.Step{Name: name}}) })
+			now, readErr := readEntry(j.path(7), 7)
+			if err != nil || readErr != nil || now.step(name) == nil {
+				t.Errorf("change %s is not on disk: %v %v", name, err, readErr)
+			}
+		})
+	}
+	all.Wait()
+	rec.disk.Lock() // as if a write took long
+	rec.read(func(e *entry) {
+		if len(e.Steps) != 50 {
+			t.Errorf("%d changes", len(e.Steps))
+		}
+	})
+	rec.disk.Unlock()
 }
