@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -221,6 +222,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.docker.ownerless(d.log.entry)
 	done := make(chan struct{})
 	beside.Go(func() { d.obey(signals, done, stop) })
+	debug.FreeOSMemory() // what only the start needed is not kept through days of waiting
 	notifyReady(d.log.entry)
 	beside.Go(func() { watchdog(done, func() { d.runner.Status() }) })
 	err := d.runner.Run(ctx)
