@@ -19,6 +19,8 @@ need() {
 		case $program in
 		gcc) packages+=(gcc libc6-dev) ;;
 		nix) packages+=(nix-bin) ;;
+		docker | dockerd) packages+=(docker.io) ;;
+		busybox) packages+=(busybox-static) ;;
 		systemd-analyze) packages+=(systemd) ;;
 		*) packages+=("$program") ;;
 		esac
