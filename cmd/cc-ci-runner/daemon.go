@@ -92,7 +92,7 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (*daemon, erro
 	}
 	d.endpoint, err = newEndpoint(ctx, d)
 	if err != nil {
-		return nil, errors.Join(err, d.runner.Close())
+		return nil, errors.Join(err, d.runner.Close(), d.processes.Close(), d.docker.Close())
 	}
 	return d, nil
 }

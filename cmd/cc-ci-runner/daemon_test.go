@@ -112,8 +112,7 @@ func (s *running) start() {
 		_ = s.cmd.Wait() // the exit code is looked at by exit
 	}()
 	s.t.Cleanup(func() {
-		_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
-		<-s.done
+		s.end()
 		if strings.Contains(s.text(), s.server.Secret) {
 			s.t.Error("the daemon's log shows the RPC secret")
 		}
@@ -121,6 +120,21 @@ func (s *running) start() {
 			s.t.Logf("the daemon's log:\n%s", s.text())
 		}
 	})
+}
+
+// end stops the daemon, if it still runs, so that its builds are torn down: a killed one would leave them on the host.
+func (s *running) end() {
+	for range 300 { // the second signal cancels what runs; two that come together may count as one
+		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-s.done:
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	s.t.Error("the daemon did not end within a minute of its signals")
+	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may end just now
+	<-s.done
 }
 
 func (s *running) signal(sig syscall.Signal) {

@@ -36,7 +36,8 @@ func sprint(verb string, value any) string { return fmt.Sprintf(verb, value) }
 // program is a call of the program in a process of its own.
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	// Not with the test's context: its end kills, and a killed daemon leaves its builds on the host.
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = []string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir()}
 	cmd.Dir = t.TempDir()
 	return cmd
