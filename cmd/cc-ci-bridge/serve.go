@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -80,6 +81,9 @@ func (serveCmd) Run(ctx context.Context, std stdio) (err error) {
 		up["status"] = status.Addr().String()
 	}
 	log.WithFields(up).Info("the bridge is up")
+	if _, err := systemd.SdNotify(false, systemd.SdNotifyReady); err != nil {
+		log.WithError(err).Warn("systemd could not be told")
+	}
 	servers := []*server{{listener: hooks, http: hookServer(b.Handler())}}
 	if status != nil {
 		servers = append(servers, &server{listener: status, http: hookServer(statusHandler(b, registry))})

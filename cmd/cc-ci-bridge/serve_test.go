@@ -272,6 +272,12 @@ func TestSocketActivation(t *testing.T) {
 		files = append(files, f)
 	}
 	d := newDaemon(t, "LISTEN=127.0.0.1:1")
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = told.Close() }) // the test is over
+	d.env = append(d.env, "NOTIFY_SOCKET="+told.LocalAddr().String())
 	_, body := d.gitea.Comment("wim", 1, "!testme")
 	answered := make(chan int, 1)
 	go func() {
@@ -284,6 +290,13 @@ func TestSocketActivation(t *testing.T) {
 	}
 	if d.hook != "http://"+addresses[0] || d.status != "http://"+addresses[1] {
 		t.Errorf("the bridge listens on %s and %s, want %v", d.hook, d.status, addresses)
+	}
+	if err := told.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	message := make([]byte, 100)
+	if n, err := told.Read(message); err != nil || string(message[:n]) != "READY=1" {
+		t.Errorf("systemd is told %q, %v", message[:n], err)
 	}
 	d.stop()
 }

@@ -14,7 +14,8 @@ import (
 
 // doctorCommand looks whether the daemon would work here.
 type doctorCommand struct {
-	Config string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
+	Config   string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
+	Settings bool   `help:"Look at the configuration only: the unit asks before a reload."`
 }
 
 // check is one question that doctor asks. An empty hint with an error means that the error says it all.
@@ -32,7 +33,7 @@ func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 	bad := false
 	for _, check := range append([]check{{"configuration", func(context.Context) (string, error) {
 		return fmt.Sprintf("good, %d warnings", len(warnings)), nil
-	}}}, checks(config)...) {
+	}}}, c.checks(config)...) {
 		answer, err := check.ask(ctx)
 		mark := "ok  "
 		if err != nil {
@@ -53,7 +54,10 @@ func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 	return nil
 }
 
-func checks(config *Config) []check {
+func (c *doctorCommand) checks(config *Config) []check {
+	if c.Settings {
+		return nil
+	}
 	return []check{
 		{"server", func(ctx context.Context) (string, error) { return pingServer(ctx, config) }},
 		{"containment", func(ctx context.Context) (string, error) { return describeHost(ctx, config) }},

@@ -77,6 +77,12 @@ func TestDoctor(t *testing.T) {
 	if strings.Contains(out+errs, "canary") {
 		t.Error("doctor shows the secret")
 	}
+	if out, errs, code = call(t, "doctor", "--settings", "--config", file); code != 0 || strings.Contains(out, "server") {
+		t.Errorf("the settings alone: exit code %d\n%s%s", code, out, errs)
+	}
+	if _, errs, code = call(t, "doctor", "--settings", "--config", write(t, "DRONE_RUNNER_CAPACITY=many\n")); code != 2 {
+		t.Errorf("faulty settings alone: exit code %d\n%s", code, errs)
+	}
 }
 
 func TestLeaks(t *testing.T) {

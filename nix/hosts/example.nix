@@ -39,18 +39,18 @@
     # runner.stepUsers = "20000-20099";
     runner.settings = {
       DRONE_RPC_HOST = "drone.ci.example.org";
-      DRONE_RUNNER_DOCKER = "proxy";
       DRONE_HTTP_BIND = "127.0.0.1:3000";
     };
     runner.path = [ "/run/current-system/sw" ];
 
     bridge.enable = true;
+    # docker_gwbridge's address, from which Traefik reaches the host: ip -4 addr show docker_gwbridge
     bridge.listenStreams = [ "172.18.0.1:3001" ];
     bridge.openInterfaces = [ "docker_gwbridge" ];
+    bridge.hookDomain = "hooks.ci.example.org";
     bridge.settings = {
       GITEA_URL = "https://git.example.org";
       DRONE_URL = "https://drone.ci.example.org";
-      HOOK_URL = "https://hooks.ci.example.org/hook";
       CI_REPO = "ci/tests";
       REPOS = "recipes";
     };

@@ -12,6 +12,44 @@ let
   needed = [ "gitea_token" "hook_secrets" "drone_token" ];
   missing = lib.filter (c: ! (cfg.credentials ? ${c})) needed;
   isSecret = n: lib.hasSuffix "_TOKEN" n || lib.hasSuffix "_SECRET" n || lib.hasSuffix "_SECRETS" n;
+
+  # Traefik finds what it serves by the labels of Swarm services, so a container passes hooks on to the host. It is made of
+  # the Nix store: no registry has to be reached.
+  socat = "cc-ci-hooks:${pkgs.socat.version}";
+  image = pkgs.dockerTools.buildLayeredImage {
+    name = "cc-ci-hooks";
+    tag = pkgs.socat.version;
+    config = { Entrypoint = [ (lib.getExe pkgs.socat) ]; User = "65534:65534"; };
+  };
+  labels = {
+    "traefik.enable" = "true";
+    "traefik.http.routers.cc-ci-hooks.rule" = "Host(`${cfg.hookDomain}`)";
+    "traefik.http.routers.cc-ci-hooks.entrypoints" = "web-secure";
+    "traefik.http.routers.cc-ci-hooks.tls" = "true";
+    "traefik.http.services.cc-ci-hooks.loadbalancer.server.port" = "8080";
+  };
+  forwarder = [ "--name" "cc-ci-hooks" "--network" "proxy" "--no-resolve-image" "--limit-memory" "64M" "--read-only" "--quiet" ]
+    ++ lib.concatLists (lib.mapAttrsToList (n: v: [ "--label" "${n}=${v}" ]) labels)
+    ++ [ socat "TCP-LISTEN:8080,fork,reuseaddr,max-children=256" "TCP:${lib.head cfg.listenStreams}" ];
+  forward = pkgs.writeShellApplication {
+    name = "cc-ci-hooks";
+    runtimeInputs = [ config.virtualisation.docker.package ];
+    text = ''
+      wanted=${builtins.hashString "sha256" (toString forwarder)}
+      docker info --format '{{.Swarm.LocalNodeState}}' >/dev/null || { echo "Docker does not answer; look at docker.service" >&2; exit 1; }
+      docker image inspect ${socat} >/dev/null 2>&1 || docker load --quiet --input ${image} >/dev/null
+      have=$(docker service ls --filter name=cc-ci-hooks --format '{{.Name}}')
+      if [ -n "$have" ]; then
+        if [ "$(docker service inspect --format '{{index .Spec.Labels "cc-ci.wanted"}}' cc-ci-hooks)" = "$wanted" ]; then
+          echo "hooks are passed on as described"
+          exit 0
+        fi
+        docker service rm cc-ci-hooks >/dev/null
+      fi
+      docker service create --label "cc-ci.wanted=$wanted" ${lib.escapeShellArgs forwarder} >/dev/null
+      echo "hooks for ${toString cfg.hookDomain} are passed on to ${lib.head cfg.listenStreams}"
+    '';
+  };
   required = example: description: mkOption { type = types.str; inherit example description; };
 in
 {
@@ -38,6 +76,15 @@ in
       example = [ "docker_gwbridge" ];
       description = "Interfaces on which the firewall lets hooks in.";
     };
+    hookDomain = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "hooks.ci.example.org";
+      description = ''
+        Under this name Traefik in the Swarm takes hooks and passes them on to the first of listenStreams, through a small
+        forwarder in the network `proxy`. null leaves the way to the bridge to you.
+      '';
+    };
     settings = mkOption {
       default = { };
       description = "The bridge's variables without `CC_CI_BRIDGE_` (docs/bridge.md). Secrets belong into credentials.";
@@ -47,6 +94,12 @@ in
           GITEA_URL = required "https://git.example.org" "Gitea's address, as the bridge and the builds reach it.";
           DRONE_URL = required "https://drone.example.org" "Drone's address, as the bridge and people reach it.";
           CI_REPO = required "ci/tests" "The repository whose pipeline is run.";
+          HOOK_URL = mkOption {
+            type = types.str;
+            default = if cfg.hookDomain != null then "https://${cfg.hookDomain}/hook" else "";
+            defaultText = "from hookDomain";
+            description = "The address under which Gitea reaches the bridge.";
+          };
           REPOS = required "recipes" "Who may ask for builds: owners, or owner/name, separated by commas.";
         };
       };
@@ -78,6 +131,10 @@ in
         assertion = ! lib.any isSecret (lib.attrNames cfg.settings);
         message = "${option}.settings: holds a secret, which everyone could read; use credentials.";
       }
+      {
+        assertion = cfg.hookDomain == null || config.services.cc-ci.swarm.enable;
+        message = "${option}.hookDomain: the forwarder needs a Swarm; set services.cc-ci.swarm.enable = true, or leave hookDomain out.";
+      }
     ];
 
     networking.firewall.interfaces = lib.genAttrs cfg.openInterfaces (_: {
@@ -106,7 +163,8 @@ in
         (lib.mapAttrs' (n: lib.nameValuePair (prefix + n)) ({ STATE_DIR = "/var/lib/${name}"; } // cfg.settings));
 
       serviceConfig = lib.mapAttrs (_: lib.mkDefault) (import ./hardening.nix // {
-        Type = "exec";
+        Type = "notify";
+        NotifyAccess = "main";
         ExecStart = "${lib.getExe cfg.package} serve";
         LoadCredential = text.credentials cfg.credentials;
         DynamicUser = true;
@@ -125,6 +183,18 @@ in
         RemoveIPC = true;
         AmbientCapabilities = "";
       }) // lib.mapAttrs (_: lib.mkForce) cfg.serviceOverrides;
+    };
+
+    systemd.services.cc-ci-hooks = lib.mkIf (cfg.hookDomain != null) {
+      description = "Pass hooks from Traefik to the cc-ci bridge";
+      wantedBy = [ "multi-user.target" ];
+      requires = [ "docker.service" "cc-ci-swarm-init.service" ];
+      after = [ "docker.service" "cc-ci-swarm-init.service" ];
+      serviceConfig = import ./hardening.nix // {
+        Type = "oneshot";
+        ExecStart = lib.getExe forward;
+        TimeoutStartSec = 300;
+      };
     };
   };
 }

@@ -14,6 +14,7 @@ let
   # With users of their own the steps cannot touch the runner or each other, but it takes root to become them. What root
   # may do is then bounded: change user, own and remove files, kill, make cgroups and mount namespaces.
   root = cfg.stepUsers != null;
+  docker = config.virtualisation.docker.enable && cfg.settings.DRONE_RUNNER_DOCKER != "none";
   capabilities = lib.optionals root [
     "CAP_CHOWN" "CAP_DAC_OVERRIDE" "CAP_FOWNER" "CAP_KILL" "CAP_SETGID" "CAP_SETUID" "CAP_SETPCAP" "CAP_SYS_ADMIN"
     "CAP_SYS_PTRACE" "CAP_SYS_RESOURCE"
@@ -30,7 +31,7 @@ in
     };
     settings = mkOption {
       default = { };
-      example = { DRONE_RPC_HOST = "drone.example.org"; DRONE_RUNNER_DOCKER = "proxy"; };
+      example = { DRONE_RPC_HOST = "drone.example.org"; DRONE_RUNNER_MEMORY = "4g"; };
       description = "The runner's variables (docs/configuration.md). Secrets do not belong here: this is readable by everyone.";
       type = types.submodule {
         freeformType = types.attrsOf text.setting;
@@ -43,6 +44,12 @@ in
           type = types.enum [ "http" "https" ];
           default = "https";
           description = "How to speak to the Drone server.";
+        };
+        options.DRONE_RUNNER_DOCKER = mkOption {
+          type = types.enum [ "proxy" "host" "none" ];
+          default = if config.virtualisation.docker.enable then "proxy" else "none";
+          defaultText = lib.literalExpression ''if config.virtualisation.docker.enable then "proxy" else "none"'';
+          description = "Which Docker builds get: a socket of their own, the host's, or none.";
         };
       };
     };
@@ -72,8 +79,8 @@ in
       example = "20000-20099";
       description = ''
         A range of uids: each running build gets its own, so that builds can neither read the runner's secrets nor each
-        other's files. The runner is then root, with few capabilities. Uids of a range are in no group: give builds Docker by
-        `settings.DRONE_RUNNER_DOCKER = "proxy"`.
+        other's files. The runner is then root, with few capabilities. Uids of a range are in no group, so builds get Docker by
+        a socket of their own or not at all.
       '';
     };
     drainSeconds = mkOption {
@@ -121,7 +128,7 @@ in
         message = "${option}.settings: holds a secret, which everyone could read; use environmentFile or credentials.";
       }
       {
-        assertion = ! root || cfg.settings.DRONE_RUNNER_DOCKER or "" != "host";
+        assertion = ! root || cfg.settings.DRONE_RUNNER_DOCKER != "host";
         message = "${option}: stepUsers and DRONE_RUNNER_DOCKER=host exclude each other; set it to proxy or none.";
       }
     ];
@@ -130,7 +137,7 @@ in
       isSystemUser = true;
       group = name;
       home = "/var/lib/${name}";
-      extraGroups = lib.optional config.virtualisation.docker.enable "docker";
+      extraGroups = lib.optional docker "docker";
     };
     users.groups.${name} = lib.mkIf (! root) { };
 
@@ -161,7 +168,8 @@ in
         NotifyAccess = "main";
         WatchdogSec = 120;
         ExecStart = "${lib.getExe cfg.package} daemon";
-        ExecReload = "${lib.getExe' pkgs.coreutils "kill"} -s USR2 $MAINPID";
+        # A faulty new configuration fails the reload and leaves the running process alone.
+        ExecReload = [ "${lib.getExe cfg.package} doctor --settings" "${lib.getExe' pkgs.coreutils "kill"} -s USR2 $MAINPID" ];
         # Ready comes after what a crash left is torn down.
         TimeoutStartSec = 900;
         TimeoutStopSec = cfg.drainSeconds + teardownSeconds + 60;
@@ -219,7 +227,7 @@ in
       } // lib.optionalAttrs (! root) {
         User = name;
         Group = name;
-        SupplementaryGroups = lib.optional config.virtualisation.docker.enable "docker";
+        SupplementaryGroups = lib.optional docker "docker";
       } // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = cfg.environmentFile; }
         // lib.optionalAttrs (cfg.memoryMax != null) { MemoryMax = cfg.memoryMax; })
       // lib.mapAttrs (_: lib.mkForce) cfg.serviceOverrides;

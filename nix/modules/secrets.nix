@@ -7,6 +7,9 @@ let
   cfg = config.services.cc-ci.secrets;
   inherit (config.services.cc-ci) runner bridge traefik drone;
   secret = name: config.sops.secrets.${name}.path;
+  installer = lib.optional (config.sops.useSystemdActivation or false) "sops-install-secrets.service";
+  users = lib.optional runner.enable "cc-ci-runner" ++ lib.optional bridge.enable "cc-ci-bridge"
+    ++ lib.optional traefik.enable "cc-ci-reconcile-traefik" ++ lib.optional drone.enable "cc-ci-reconcile-drone";
   bridgeSecrets = [ "gitea_token" "hook_secrets" "drone_token" ];
 in
 {
@@ -30,7 +33,7 @@ in
     sops.package = lib.mkDefault sops-nix.packages.${pkgs.stdenv.hostPlatform.system}.sops-install-secrets;
 
     sops.secrets = lib.mkMerge [
-      (lib.mkIf (runner.enable || drone.enable) { rpc_secret = { }; })
+      (lib.mkIf (runner.enable || drone.enable) { rpc_secret.restartUnits = lib.optional drone.enable "cc-ci-reconcile-drone.service"; })
       (lib.mkIf bridge.enable (lib.genAttrs bridgeSecrets (_: { restartUnits = [ "cc-ci-bridge.service" ]; })))
       (lib.mkIf traefik.enable (lib.genAttrs [ "ssl_cert" "ssl_key" ] (_: { restartUnits = [ "cc-ci-reconcile-traefik.service" ]; })))
       (lib.mkIf drone.enable { drone_client_secret.restartUnits = [ "cc-ci-reconcile-drone.service" ]; })
@@ -43,6 +46,10 @@ in
         reloadUnits = [ "cc-ci-runner.service" ];
       };
     };
+    # Where systemd and not the activation script decrypts, the services wait for it. Not `requires`: its restart at a switch
+    # would restart them too.
+    systemd.services = lib.genAttrs users (_: { wants = installer; after = installer; });
+
     services.cc-ci = lib.mkMerge [
       (lib.mkIf runner.enable { runner.environmentFile = lib.mkDefault config.sops.templates."cc-ci-runner.env".path; })
       (lib.mkIf bridge.enable { bridge.credentials = lib.genAttrs bridgeSecrets secret; })
