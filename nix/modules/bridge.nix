@@ -66,8 +66,8 @@ in
       default = [ "127.0.0.1:3001" ];
       example = [ "172.18.0.1:3001" ];
       description = ''
-        Where hooks arrive. Traefik in the Swarm reaches the host by the address of docker_gwbridge; the socket binds it even
-        before Docker has made it.
+        Where hooks arrive; a second one is for health and metrics. Traefik in the Swarm reaches the host by the address of
+        docker_gwbridge; the socket binds it even before Docker has made it.
       '';
     };
     openInterfaces = mkOption {
@@ -138,7 +138,7 @@ in
     ];
 
     networking.firewall.interfaces = lib.genAttrs cfg.openInterfaces (_: {
-      allowedTCPPorts = map (s: lib.toInt (lib.last (lib.splitString ":" s))) cfg.listenStreams;
+      allowedTCPPorts = [ (lib.toInt (lib.last (lib.splitString ":" (lib.head cfg.listenStreams)))) ];
     });
 
     systemd.sockets.${name} = {

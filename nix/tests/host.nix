@@ -1,5 +1,6 @@
-# One machine with a Swarm, the runner and the bridge, and a Drone server and a Gitea of a few lines. It needs KVM and the
-# real nixpkgs: nix build .#checks.x86_64-linux.vm. Our own CI has neither and does not run it; it only evaluates it.
+# One machine with a Swarm, the runner, the bridge and the way from Traefik to it; nobody is at the addresses of Gitea and
+# Drone, which none of them waits for. It needs KVM and the real nixpkgs: nix build .#checks.x86_64-linux.vm. Our own CI has
+# neither and does not run it; it only evaluates it.
 { self }:
 {
   name = "cc-ci-host";
@@ -17,13 +18,15 @@
         DRONE_RPC_HOST = "127.0.0.1:8080";
         DRONE_RPC_PROTO = "http";
         DRONE_HTTP_BIND = "127.0.0.1:3000";
-        DRONE_RUNNER_DOCKER = "proxy";
       };
       environmentFile = "/etc/runner.env";
       drainSeconds = 60;
     };
     services.cc-ci.bridge = {
       enable = true;
+      listenStreams = [ "172.18.0.1:3001" ];
+      openInterfaces = [ "docker_gwbridge" ];
+      hookDomain = "hooks.example.org";
       settings = {
         GITEA_URL = "http://127.0.0.1:8080";
         DRONE_URL = "http://127.0.0.1:8080";
@@ -64,11 +67,18 @@
             "steps:\\n- name: a\\n  commands: [\"sleep 300 &\", \"docker version\"]\\n' > /tmp/p.yml"
         )
         ci.succeed(
-            "systemd-run --wait --pipe --collect -p User=cc-ci-runner -p Delegate=yes -p SupplementaryGroups=docker "
+            "systemd-run --same-dir --wait --pipe --collect -p User=cc-ci-runner -p Delegate=yes -p SupplementaryGroups=docker "
             "--setenv=PATH=/run/current-system/sw/bin "
             "${self.packages.x86_64-linux.cc-ci-runner}/bin/cc-ci-runner exec /tmp/p.yml"
         )
-        ci.fail("pgrep -f 'sleep 300'")
+        ci.fail("pgrep -x sleep")
+
+    with subtest("a faulty configuration fails the reload and changes nothing"):
+        pid = ci.succeed("systemctl show -P MainPID cc-ci-runner").strip()
+        ci.succeed("mv /etc/runner.env /etc/runner.env.good && echo DRONE_RPC_SECRET= > /etc/runner.env")
+        ci.fail("systemctl reload cc-ci-runner")
+        ci.succeed("mv /etc/runner.env.good /etc/runner.env")
+        assert pid == ci.succeed("systemctl show -P MainPID cc-ci-runner").strip()
 
     with subtest("reload drains and a new process takes over"):
         pid = ci.succeed("systemctl show -P MainPID cc-ci-runner").strip()
@@ -84,7 +94,15 @@
 
     with subtest("the bridge refuses an unsigned hook, and a hook waits while it restarts"):
         ci.wait_for_unit("cc-ci-bridge.service")
-        ci.succeed("test $(curl -s -o /dev/null -w '%{http_code}' -d '{}' http://127.0.0.1:3001/hook) -ge 400")
-        ci.succeed("systemctl stop cc-ci-bridge.service; curl -s -m 20 -o /dev/null -d '{}' http://127.0.0.1:3001/hook")
+        ci.succeed("test $(curl -s -o /dev/null -w '%{http_code}' -d '{}' http://172.18.0.1:3001/hook) -ge 400")
+        ci.succeed("systemctl stop cc-ci-bridge.service; curl -s -m 20 -o /dev/null -d '{}' http://172.18.0.1:3001/hook")
+
+    with subtest("a hook that reaches the forwarder reaches the bridge"):
+        ci.succeed("systemctl start cc-ci-hooks.service")
+        container = ci.wait_until_succeeds("docker ps --quiet --filter name=cc-ci-hooks | grep .").strip()
+        pid = ci.succeed("docker inspect --format '{{.State.Pid}}' " + container).strip()
+        ci.wait_until_succeeds(
+            f"test $(nsenter -t {pid} -n curl -s -o /dev/null -w '%{{http_code}}' -d '{{}}' http://127.0.0.1:8080/hook) -ge 400"
+        )
   '';
 }
