@@ -9,7 +9,9 @@ import (
 func checkFailure(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch value := strings.ToLower(s.Failure.Value); {
-		case slices.Contains([]string{"", "ignore", "always", "fail", "fast", "fail-fast"}, value), isExpression(value):
+		case slices.Contains([]string{"", "ignore", "always", "fail"}, value), isExpression(value):
+		case value == "fast", value == "fail-fast":
+			c.report(s.Failure.Pos, "`failure: %s` has no effect in an exec pipeline: a failure always skips the steps after it", s.Failure.Value)
 		default:
 			c.report(s.Failure.Pos, "`failure: %s` means nothing: write `failure: ignore`, or leave it out", s.Failure.Value)
 		}

@@ -169,10 +169,10 @@ func rules() []rule {
 	}
 }
 
-// Names are all rules in the alphabet's order: those of a pipeline, those of a file that cannot be read, and those that
-// only a build can break (package compiler).
+// Names are all rules in the alphabet's order: those of a pipeline, those of a file, and those that only a build can
+// break (package compiler).
 func Names() []string {
-	names := []string{"alias", "depth", "line-length", "size", "syntax", "pipeline", "secret", "substitution"}
+	names := []string{"alias", "depth", "kind", "line-length", "size", "syntax", "pipeline", "secret", "substitution"}
 	for _, r := range rules() {
 		names = append(names, r.name)
 	}
@@ -206,6 +206,12 @@ func (c *check) documents() {
 	c.rule = rule{name: "unknown-key", severity: Warning}
 	for _, s := range c.manifest.Secrets {
 		c.unknownKeys(s.Unknown)
+	}
+	c.rule = rule{name: "kind", severity: Warning}
+	for _, other := range c.manifest.Others {
+		if other.Kind == "" {
+			c.report(other.Pos, "the document has no `kind`, so no runner takes it: begin it with `kind: pipeline` and `type: exec`")
+		}
 	}
 }
 

@@ -51,6 +51,7 @@ func TestRules(t *testing.T) {
 		// failure, shell, image
 		"steps: [{name: a, failure: IGNORE}, {name: b, failure: always}]\n": "",
 		"steps: [{name: a, failure: never}]\n":                              "3:28 failure",
+		"steps: [{name: a, failure: fast}]\n":                               "3:28 failure",
 		"steps: [{name: a, shell: /bin/bash}, {name: b, shell: sh}]\n":      "",
 		"steps: [{name: a, shell: zsh}]\n":                                  "3:26 shell",
 		"steps: [{name: a, shell: Bash}]\n":                                 "3:26 shell",

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -327,6 +329,41 @@ func (c *Config) validate() []error {
 		fault(d < 0, "%s: %s is negative", name, d)
 	}
 	fault(c.TeardownTimeout == 0, "DRONE_RUNNER_TEARDOWN_TIMEOUT: is 0; set how long a teardown may take, such as 2m")
+	return append(faults, c.validateFormats()...)
+}
+
+// validateFormats is the part of validate about values with a form of their own: addresses, paths, names, counts of files.
+func (c *Config) validateFormats() []error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	_, port, err := net.SplitHostPort(c.HTTPBind)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	fault(err != nil, "DRONE_HTTP_BIND: %q is not an address; set [HOST]:PORT, such as 127.0.0.1:3000", c.HTTPBind)
+	for name, endpoint := range map[string]string{
+		"DRONE_SECRET_PLUGIN_ENDPOINT": c.SecretEndpoint, "DRONE_ENV_PLUGIN_ENDPOINT": c.EnvEndpoint,
+	} {
+		u, err := url.Parse(endpoint)
+		fault(endpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https"),
+			"%s: is not a URL such as https://plugin.example.org", name)
+	}
+	for name, number := range map[string]int{
+		"DRONE_LOG_FILE_MAX_AGE": c.LogFileMaxAge, "DRONE_LOG_FILE_MAX_BACKUPS": c.LogFileMaxBackups, "DRONE_LOG_FILE_MAX_SIZE": c.LogFileMaxSize,
+	} {
+		fault(number < 0, "%s: %d is negative", name, number)
+	}
+	for source, target := range c.Symlinks {
+		place := filepath.Clean(strings.TrimLeft(target, "/"))
+		fault(place == "." || !filepath.IsLocal(place), "DRONE_RUNNER_SYMLINKS: %s:%s leaves the build's directory; name a place below it", source, target)
+	}
+	for name := range c.Environ {
+		fault(strings.ContainsAny(name, "=\x00"), "DRONE_RUNNER_ENVIRON: %q cannot be the name of a variable", name)
+	}
 	return faults
 }
 

@@ -82,6 +82,10 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"DRONE_RUNNER_CPUS":           "-1",
 		"DRONE_RUNNER_LEAKS":          "shrug",
 		"DRONE_RUNNER_STEP_LEFTOVERS": "sell",
+		"DRONE_HTTP_BIND":             "3000",
+		"DRONE_LOG_FILE_MAX_SIZE":     "-1",
+		"DRONE_ENV_PLUGIN_ENDPOINT":   "plugin.example.org",
+		"DRONE_RUNNER_SYMLINKS":       "/srv:../out",
 	})
 	_, _, err := loadConfig()
 	if err == nil {
@@ -90,7 +94,8 @@ func TestEveryFaultIsNamed(t *testing.T) {
 	lines := strings.Split(err.Error(), "\n")
 	want := []string{"DRONE_RPC_HOST", "DRONE_RPC_SECRET", "DRONE_RPC_PROTO", "DRONE_RUNNER_CAPACITY", "DRONE_RUNNER_GRACE",
 		"DRONE_RUNNER_MEMORY", "DRONE_RUNNER_LABELS", "DRONE_RUNNER_ENVIRON", "DRONE_LIMIT_REPOS", "DRONE_DEBUG", "DRONE_RUNNER_CPUS",
-		"DRONE_RUNNER_LEAKS", "DRONE_RUNNER_STEP_LEFTOVERS"}
+		"DRONE_RUNNER_LEAKS", "DRONE_RUNNER_STEP_LEFTOVERS", "DRONE_HTTP_BIND", "DRONE_LOG_FILE_MAX_SIZE", "DRONE_ENV_PLUGIN_ENDPOINT",
+		"DRONE_RUNNER_SYMLINKS"}
 	for _, name := range want {
 		n := 0
 		for _, line := range lines {

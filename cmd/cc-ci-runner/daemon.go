@@ -31,7 +31,7 @@ func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	environment := newEnvironment(c.EnvFile)
 	config, warnings, err := environment.load()
 	if err != nil {
-		return &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
+		return faulty(err)
 	}
 	log, err := newLogging(config, out.err)
 	if err != nil {
@@ -46,6 +46,11 @@ func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	}
 	d.environment = environment
 	return errors.Join(d.serve(ctx), log.Close())
+}
+
+// faulty is the end of a daemon whose configuration cannot be used: err has one line per fault, each naming its variable.
+func faulty(err error) error {
+	return &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
 }
 
 // daemon is the wired program.
@@ -104,6 +109,10 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
 		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp,
 	})
+	var user *process.UserError
+	if errors.As(err, &user) {
+		return faulty(fmt.Errorf("DRONE_RUNNER_USER: %w", user.Err))
+	}
 	if err != nil {
 		return fmt.Errorf("find a way to contain builds: %w", err)
 	}

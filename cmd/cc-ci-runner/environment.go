@@ -29,7 +29,7 @@ func newEnvironment(file string) *environment {
 func (e *environment) load() (*Config, []string, error) {
 	vars, err := readEnvFile("the configuration file", e.file)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w (cc-ci-runner --help lists the commands)", err)
 	}
 	var errs []error
 	for name := range e.added {

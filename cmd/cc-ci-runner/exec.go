@@ -94,6 +94,11 @@ func verdict(stage *drone.Stage, received syscall.Signal) error {
 	if stage.Error != "" {
 		text += ": " + stage.Error
 	}
+	for _, step := range stage.Steps {
+		if (step.Status == drone.StatusFailing || step.Status == drone.StatusError) && !step.ErrIgnore {
+			text += fmt.Sprintf("; step `%s` has exit code %d", step.Name, step.ExitCode)
+		}
+	}
 	switch {
 	case received != 0:
 		return &exitError{128 + int(received), fmt.Sprintf("stopped by a signal (%s); the build is torn down", received)}

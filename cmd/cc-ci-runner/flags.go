@@ -22,10 +22,10 @@ type stageFlags struct {
 	RepoSSH        string `name:"repo-ssh" help:"Repository: the clone address for ssh." group:"Build"`
 	RepoLink       string `help:"Repository: its page." group:"Build"`
 	RepoBranch     string `help:"Repository: the default branch." group:"Build"`
-	RepoPrivate    bool   `help:"Repository: is private." group:"Build"`
+	RepoPrivate    bool   `negatable:"" help:"Repository: is private." group:"Build"`
 	RepoVisibility string `help:"Repository: public, private or internal." group:"Build"`
-	RepoTrusted    bool   `help:"Repository: is trusted." group:"Build"`
-	RepoProtected  bool   `help:"Repository: is protected." group:"Build"`
+	RepoTrusted    bool   `negatable:"" help:"Repository: is trusted." group:"Build"`
+	RepoProtected  bool   `negatable:"" help:"Repository: is protected." group:"Build"`
 	RepoTimeout    int64  `default:"60" help:"Repository: minutes after which the build ends." group:"Build"`
 	RepoCreated    int64  `help:"Repository: creation, in Unix seconds (now)." group:"Build"`
 	RepoUpdated    int64  `help:"Repository: last change, in Unix seconds (now)." group:"Build"`

@@ -75,6 +75,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
+	if len(args) == 1 && args[0] == "help" {
+		args = []string{"--help"} // not a file with the daemon's configuration
+	}
 	parsed, err := parser.Parse(args)
 	if exited >= 0 {
 		return exited // --help or --version did its work

@@ -55,10 +55,10 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	}
 	var err error
 	if h.users, err = parseUser(cfg.User); err != nil {
-		return nil, err
+		return nil, &UserError{err}
 	}
 	if h.users != nil && os.Geteuid() != 0 {
-		return nil, fmt.Errorf("user %q: only a runner that is root can run steps as another user", cfg.User)
+		return nil, &UserError{fmt.Errorf("user %q: only a runner that is root can run steps as another user", cfg.User)}
 	}
 	trees, err := readHierarchies()
 	if err != nil {

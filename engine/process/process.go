@@ -42,6 +42,14 @@ type Config struct {
 	outputGrace time.Duration
 }
 
+// UserError is why steps cannot run as Config.User.
+type UserError struct{ Err error }
+
+func (e *UserError) Error() string { return e.Err.Error() }
+
+// Unwrap is for errors.Is and errors.As.
+func (e *UserError) Unwrap() error { return e.Err }
+
 // Limits of one build; zero means unlimited.
 type Limits struct {
 	// Memory is in bytes, swap included.

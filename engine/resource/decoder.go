@@ -128,7 +128,11 @@ func text(to *string) setter {
 func (d *decoder) str(to *String) setter {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode {
-			d.fault(FaultType, n, "expected text, found %s", kindName(n))
+			hint := ""
+			if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle == 0 {
+				hint = ": put text that holds a colon and a blank into quotes"
+			}
+			d.fault(FaultType, n, "expected text, found %s%s", kindName(n), hint)
 			return
 		}
 		*to = String{n.Value, posOf(n)}

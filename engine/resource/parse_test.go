@@ -201,6 +201,7 @@ func TestFaultsHavePlaces(t *testing.T) {
 		"name: [x]":                        {FaultType, Pos{5, 9}, "expected text, found a list"},
 		"commands: x":                      {FaultType, Pos{5, 13}, "expected a list (`- item`), found text"},
 		"commands: [[x]]":                  {FaultType, Pos{5, 14}, "expected text, found a list"},
+		"commands:\n  - a: b":              {FaultType, Pos{6, 5}, "expected text, found a mapping: put text that holds a colon and a blank into quotes"},
 		"commands: [~]":                    {FaultNull, Pos{5, 14}, "the list has an empty item: remove it, or write \"\""},
 		"environment: [x]":                 {FaultType, Pos{5, 16}, "expected a mapping (`key: value`), found a list"},
 		"environment: {A: [x]}":            {FaultType, Pos{5, 20}, "expected text or `from_secret: NAME`, found a list"},

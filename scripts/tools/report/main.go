@@ -1,6 +1,6 @@
-// Command report reads the output of `go test -json`, shows what failed, and ends with one line of three numbers:
-// tests that passed, failed and were skipped. Subtests count; so does a package that does not build. With -v it also
-// shows each test as it ends.
+// Command report reads the output of `go test -json`, shows what failed, and ends with one line of four numbers: tests
+// that passed, failed and were skipped, and packages whose result came from Go's cache. Subtests count; so does a
+// package that does not build. With -v it also shows each test as it ends.
 package main
 
 import (
@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"strings"
 )
 
 // event is one line of `go test -json`.
@@ -27,6 +29,7 @@ type report struct {
 	out                     io.Writer
 	verbose                 bool
 	passed, failed, skipped int
+	cached                  int                 // packages
 	output                  map[string][]string // by package and test
 	failedTests             map[string]int      // by package
 }
@@ -39,7 +42,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(2)
 	}
-	fmt.Println(r.passed, r.failed, r.skipped)
+	fmt.Println(r.passed, r.failed, r.skipped, r.cached)
 }
 
 // read goes through all events. A line that is no event is shown as it is.
@@ -70,6 +73,9 @@ func (r *report) event(e event) error {
 	key := e.Package + " " + e.Test
 	switch e.Action {
 	case "output":
+		if e.Test == "" && strings.HasPrefix(e.Output, "ok ") && strings.Contains(e.Output, "(cached)") {
+			r.cached++
+		}
 		r.output[key] = append(r.output[key], e.Output)
 		return nil
 	case "build-output":
@@ -90,7 +96,7 @@ func (r *report) event(e event) error {
 	}
 	delete(r.output, key)
 	if r.verbose && e.Test != "" {
-		_, err := fmt.Fprintf(r.out, "  %s %s (%.1f s)\n", e.Action, e.Test, e.Elapsed)
+		_, err := fmt.Fprintf(r.out, "  %s %s %s (%.1f s)\n", e.Action, path.Base(e.Package), e.Test, e.Elapsed)
 		return err
 	}
 	return nil
@@ -106,14 +112,8 @@ func (r *report) fail(e event) error {
 	} else if r.failedTests[e.Package] == 0 {
 		r.failed++
 	}
-	if _, err := fmt.Fprintf(r.out, "FAIL %s\n", key); err != nil {
-		return err
-	}
-	for _, text := range r.output[key] {
-		if _, err := io.WriteString(r.out, text); err != nil {
-			return err
-		}
-	}
+	// In one write, since other parts may be showing theirs.
+	_, err := io.WriteString(r.out, "FAIL "+key+"\n"+strings.Join(r.output[key], ""))
 	delete(r.output, key)
-	return nil
+	return err
 }

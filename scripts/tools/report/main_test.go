@@ -18,6 +18,8 @@ func TestReport(t *testing.T) {
 {"ImportPath":"q","Action":"build-fail"}
 {"Action":"output","Package":"q","Output":"FAIL q [build failed]\n"}
 {"Action":"fail","Package":"q"}
+{"Action":"output","Package":"r","Output":"ok  \tr\t(cached)\n"}
+{"Action":"pass","Package":"r"}
 not an event
 `
 	var out strings.Builder
@@ -25,8 +27,8 @@ not an event
 	if err := r.read(strings.NewReader(input)); err != nil {
 		t.Fatal(err)
 	}
-	if r.passed != 1 || r.failed != 2 || r.skipped != 1 {
-		t.Errorf("%d passed, %d failed, %d skipped, want 1, 2, 1", r.passed, r.failed, r.skipped)
+	if r.passed != 1 || r.failed != 2 || r.skipped != 1 || r.cached != 1 {
+		t.Errorf("%d passed, %d failed, %d skipped, %d cached, want 1, 2, 1, 1", r.passed, r.failed, r.skipped, r.cached)
 	}
 	for _, want := range []string{"a.go:1: loud", "q.go:1: syntax error", "not an event"} {
 		if !strings.Contains(out.String(), want) {
