@@ -224,15 +224,42 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// typeWords are what the reference may call each type of field.
+func typeWords(field reflect.Type) []string {
+	switch field.String() {
+	case "bool":
+		return []string{"bool"}
+	case "int", "int64":
+		return []string{"number", "days", "MB"}
+	case "float64":
+		return []string{"number"}
+	case "time.Duration":
+		return []string{"duration"}
+	case "main.byteSize":
+		return []string{"size"}
+	case "main.hidden":
+		return []string{"secret"}
+	case "main.pairs":
+		return []string{"map"}
+	case "main.globList":
+		return []string{"list of globs"}
+	case "main.textList":
+		return []string{"list"}
+	}
+	return []string{"text", "path", "URL", "address", "regular expression", "name, uid or range", "`http` or `https`", "`warn` or `strict`",
+		"`keep` or `kill`", "`ignore`, `warn` or `fail`", "`warn` or `fail`", "`host`, `proxy` or `none`", "`own` or `open`"}
+}
+
 // The reference and the struct must not drift apart, in names, types or defaults.
 func TestConfigurationIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(DRONE_[A-Z_]+)` \\| [^|]+ \\| ([^|]+) \\|").FindAllStringSubmatch(string(text), -1) {
-		documented[row[1]] = row[2]
+	type row struct{ kind, standard string }
+	documented := map[string]row{}
+	for _, cells := range regexp.MustCompile("(?m)^\\| `(DRONE_[A-Z_]+)` \\| ([^|]+) \\| ([^|]+) \\|").FindAllStringSubmatch(string(text), -1) {
+		documented[cells[1]] = row{cells[2], cells[3]}
 	}
 	fields := reflect.TypeFor[Config]()
 	var names []string
@@ -245,8 +272,11 @@ func TestConfigurationIsDocumented(t *testing.T) {
 			t.Errorf("%s has no row in docs/configuration.md", name)
 			continue
 		}
-		if value := tag.Get("default"); value != "" && !strings.Contains(row, "`"+value+"`") {
-			t.Errorf("%s: the documented default is %q, the real one is %q", name, row, value)
+		if words := typeWords(fields.Field(i).Type); !slices.Contains(words, row.kind) {
+			t.Errorf("%s: the documented type is %q, the real one is one of %q", name, row.kind, words)
+		}
+		if value := tag.Get("default"); value != "" && !strings.Contains(row.standard, "`"+value+"`") {
+			t.Errorf("%s: the documented default is %q, the real one is %q", name, row.standard, value)
 		}
 		if tag.Get("credential") != "" && !strings.Contains(string(text), "`"+name+"_FILE`, credential `"+tag.Get("credential")+"`") {
 			t.Errorf("%s: its file and credential are not documented", name)
