@@ -70,7 +70,7 @@ type daemon struct {
 }
 
 // newDaemon makes every part, in order. Nothing is taken from the server yet.
-func newDaemon(ctx context.Context, config *Config, log *logging) (*daemon, error) {
+func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, err error) {
 	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}}
 	if err := process.Harden(); err != nil {
 		log.entry.WithError(err).Warn("the runner's memory is not hidden from processes of the same user")
@@ -83,6 +83,11 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (*daemon, erro
 	if err := d.openEngine(ctx, state); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.processes.Close(), d.docker.Close())
+		}
+	}()
 	server, err := client.New(client.Config{
 		Proto: config.RPCProto, Host: config.RPCHost, Secret: string(config.RPCSecret),
 		SkipVerify: config.RPCSkipVerify, DumpHTTP: config.RPCDumpHTTP, DumpBody: config.RPCDumpBody, Dump: os.Stdout,
@@ -97,7 +102,7 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (*daemon, erro
 	}
 	d.endpoint, err = newEndpoint(ctx, d)
 	if err != nil {
-		return nil, errors.Join(err, d.runner.Close(), d.processes.Close(), d.docker.Close())
+		return nil, errors.Join(err, d.runner.Close())
 	}
 	return d, nil
 }
@@ -135,6 +140,9 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 		Limits:      d.limits.engine,
 		Log:         d.log.entry,
 	})
+	if err != nil {
+		err = errors.Join(err, processes.Close(), d.docker.Close())
+	}
 	return err
 }
 

@@ -84,7 +84,11 @@ func pingServer(ctx context.Context, config *Config) (string, error) {
 }
 
 func describeHost(ctx context.Context, config *Config) (string, error) {
-	report, err := process.Probe(ctx, process.Config{Name: "cc-ci-doctor", User: config.User})
+	report, err := process.Probe(ctx, process.Config{
+		Name: fmt.Sprintf("cc-ci-doctor-%d", os.Getpid()), User: config.User,
+		Limits:      process.Limits{Memory: int64(config.Memory), CPUs: config.CPUs, PIDs: config.PIDs},
+		ShareMounts: !config.PrivateTmp,
+	})
 	if err != nil {
 		return "", err
 	}

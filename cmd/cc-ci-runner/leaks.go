@@ -38,10 +38,14 @@ type leak struct {
 
 // Run prints what is left. It exits with 1 when something is left that nobody uses.
 func (c *leaksCommand) Run(ctx context.Context, out streams) error {
-	d, err := c.open(ctx, out)
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
+	return errors.Join(c.listAndRemove(ctx, d, out), d.processes.Close(), d.docker.Close())
+}
+
+func (c *leaksCommand) listAndRemove(ctx context.Context, d *daemon, out streams) error {
 	leaks, err := d.leaks(ctx)
 	if err != nil {
 		return err
@@ -68,7 +72,7 @@ func (c *leaksCommand) Run(ctx context.Context, out streams) error {
 }
 
 // open makes an engine as the daemon has it. The daemon may be running meanwhile.
-func (c *leaksCommand) open(ctx context.Context, out streams) (*daemon, error) {
+func (c *leaksCommand) open(ctx context.Context) (*daemon, error) {
 	config, _, err := newEnvironment(c.Config).load()
 	if err != nil {
 		return nil, &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}

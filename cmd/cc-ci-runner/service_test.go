@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,11 +84,34 @@ func TestDoctor(t *testing.T) {
 	if _, errs, code = call(t, "doctor", "--settings", "--config", write(t, "DRONE_RUNNER_CAPACITY=many\n")); code != 2 {
 		t.Errorf("faulty settings alone: exit code %d\n%s", code, errs)
 	}
+	for _, dir := range cgroups(t, "cc-ci-doctor-") {
+		_, pid, _ := strings.Cut(filepath.Base(dir), "cc-ci-doctor-")
+		if _, err := os.Stat("/proc/" + pid); err != nil { // not one that is at work elsewhere
+			t.Errorf("doctor left %s", dir)
+		}
+	}
+}
+
+// cgroups are the cgroups of this host with a word in their names.
+func cgroups(t *testing.T, word string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.Contains(entry.Name(), word) {
+			found = append(found, path)
+		}
+		return nil // what other tests have just removed is of no interest
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func TestLeaks(t *testing.T) {
-	root := t.TempDir()
-	file := write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=canary-secret\nDRONE_RUNNER_STATE="+t.TempDir()+"\nDRONE_RUNNER_ROOT="+root+"\n")
+	root, bind := t.TempDir(), freeAddress(t)
+	file := write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=canary-secret\nDRONE_RUNNER_STATE="+t.TempDir()+
+		"\nDRONE_RUNNER_ROOT="+root+"\nDRONE_HTTP_BIND="+bind+"\n")
 	if out, errs, code := call(t, "leaks", "--config", file); code != 0 || !strings.Contains(out, "nothing is left") {
 		t.Errorf("with nothing left: exit code %d\n%s%s", code, out, errs)
 	}
@@ -109,5 +133,8 @@ func TestLeaks(t *testing.T) {
 	entries, err := os.ReadDir(root)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "somebody-elses" {
 		t.Errorf("afterwards there is %v, %v", entries, err)
+	}
+	if left := cgroups(t, strings.ReplaceAll(bind, ":", "_")); len(left) > 0 {
+		t.Errorf("leaks itself left %v", left)
 	}
 }

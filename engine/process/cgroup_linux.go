@@ -89,8 +89,8 @@ func (g cgroup) children() ([]cgroup, error) {
 	return below, nil
 }
 
-// pids are the processes of this cgroup and of all below it.
-func (g cgroup) pids() ([]int, error) {
+// ownPIDs are the processes right in this cgroup.
+func (g cgroup) ownPIDs() ([]int, error) {
 	text, err := g.read("cgroup.procs")
 	if err != nil && !gone(err) && !errors.Is(err, unix.EOPNOTSUPP) { // EOPNOTSUPP: made a threaded cgroup by a step
 		return nil, err
@@ -100,6 +100,15 @@ func (g cgroup) pids() ([]int, error) {
 		if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
 			all = append(all, pid)
 		}
+	}
+	return all, nil
+}
+
+// pids are the processes of this cgroup and of all below it.
+func (g cgroup) pids() ([]int, error) {
+	all, err := g.ownPIDs()
+	if err != nil {
+		return nil, err
 	}
 	below, err := g.children()
 	for _, child := range below {

@@ -199,17 +199,9 @@ func (b *build) unlock() error {
 	return lock.Close()
 }
 
-// Close removes the folder that held the builds' cgroups, unless some build still has one. The Host is not used
-// afterwards.
-func (h *Host) Close() error {
-	err := h.tree.unlock()
-	for _, folder := range h.tree.folders() {
-		if rmErr := unix.Rmdir(string(folder)); rmErr != nil && !gone(rmErr) && !errors.Is(rmErr, unix.EBUSY) {
-			err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: string(folder), Err: rmErr})
-		}
-	}
-	return err
-}
+// Close removes the folder that held the builds' cgroups, unless some build still has one or another runner uses it.
+// The Host is not used afterwards.
+func (h *Host) Close() error { return h.tree.close() }
 
 // Owner is the user and group to whom files of the build must belong; the runner's own where no other is set.
 func (h *Host) Owner(build string) (uid, gid int) {

@@ -19,7 +19,10 @@ import (
 // tree is where the cgroups of this runner's builds are made: FOLDER/BUILD/STEP in the version 2 tree, and the same
 // in each version 1 tree that limits or counts.
 type tree struct {
-	folder cgroup
+	// base is the top of what was handed to the runner, folder the one below it that holds the builds.
+	base, folder cgroup
+	// leaf is where the runner had to move to, if it had to.
+	leaf cgroup
 	// controllers of version 2 that the builds get.
 	controllers []string
 	// v1 is the folder by controller.
@@ -29,7 +32,7 @@ type tree struct {
 	earlier, earlierV1 []cgroup
 	// locks keep other runners of this name, in containers of this host for one, from taking our folders for left
 	// behind.
-	locks []*os.File
+	locks map[cgroup]*os.File
 	// problems are why a controller is not available.
 	problems []string
 }
@@ -77,14 +80,14 @@ func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error)
 		return nil, errors.New("the runner's own cgroup is not visible in " + trees.unified.mount)
 	}
 	base := delegatedBase(cgroup(trees.unified.own), trees.unified.mount, cfg.Name)
-	t := &tree{folder: base.child(cfg.Name), v1: map[string]cgroup{}}
+	t := &tree{base: base, folder: base.child(cfg.Name), v1: map[string]cgroup{}}
 	if err := t.folder.create(); err != nil {
 		return nil, err
 	}
 	if err := probeKill(ctx, cfg.Helper, t.folder); err != nil {
 		return nil, err
 	}
-	t.enableControllers(base)
+	t.enableControllers()
 	if !t.lock(t.folder) {
 		t.problems = append(t.problems, fmt.Sprintf("another runner uses %s too: give one of them another name", t.folder))
 	}
@@ -122,20 +125,28 @@ func (t *tree) lock(folder cgroup) bool {
 		_ = f.Close() // it was only read
 		return false
 	}
-	t.locks = append(t.locks, f)
+	if t.locks == nil {
+		t.locks = map[cgroup]*os.File{}
+	}
+	t.locks[folder] = f
 	return true
 }
 
-// unlock gives the folders back.
-func (t *tree) unlock() error {
+// close removes the folders that are empty, but none that another runner of this name uses, and gives them back.
+func (t *tree) close() error {
 	if t == nil {
 		return nil
 	}
 	var err error
-	for _, f := range t.locks {
-		err = errors.Join(err, f.Close())
+	for folder, lock := range t.locks {
+		rmErr := unix.Rmdir(string(folder))
+		if rmErr != nil && !gone(rmErr) && !errors.Is(rmErr, unix.EBUSY) {
+			err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: string(folder), Err: rmErr})
+		}
+		err = errors.Join(err, lock.Close())
 	}
 	t.locks = nil
+	t.goBack()
 	return err
 }
 
@@ -190,16 +201,24 @@ func delegatedBase(own cgroup, mount, name string) cgroup {
 }
 
 // enableControllers hands the version 2 controllers that the base has down to the builds' folder.
-func (t *tree) enableControllers(base cgroup) {
-	available, err := base.read("cgroup.controllers")
+func (t *tree) enableControllers() {
+	text, err := t.base.read("cgroup.controllers")
+	available := strings.Fields(text)
+	var wanted []string
+	for _, c := range []string{"memory", "pids", "cpu"} {
+		if slices.Contains(available, c) {
+			wanted = append(wanted, c)
+		}
+	}
+	if err == nil && len(wanted) > 0 {
+		err = t.makeRoom()
+	}
 	if err != nil {
 		t.problems = append(t.problems, fmt.Sprintf("controllers: %v", err))
+		return
 	}
-	for _, c := range []string{"memory", "pids", "cpu"} {
-		if !slices.Contains(strings.Fields(available), c) {
-			continue
-		}
-		if err := enableController(base, t.folder, c); err != nil {
+	for _, c := range wanted {
+		if err := errors.Join(t.base.write("cgroup.subtree_control", "+"+c), t.folder.write("cgroup.subtree_control", "+"+c)); err != nil {
 			t.problems = append(t.problems, fmt.Sprintf("controller %s: %v", c, err))
 			continue
 		}
@@ -207,27 +226,41 @@ func (t *tree) enableControllers(base cgroup) {
 	}
 }
 
-// enableController moves the runner out of the way if it has to: a cgroup that hands controllers down may hold no
-// process of its own.
-func enableController(base, folder cgroup, controller string) error {
-	err := base.write("cgroup.subtree_control", "+"+controller)
-	if errors.Is(err, unix.EBUSY) {
-		leaf := base.child(folder.name() + leafSuffix)
-		if err := leaf.create(); err != nil {
-			return err
-		}
-		if err := leaf.write("cgroup.procs", itoa(os.Getpid())); err != nil {
-			return err
-		}
-		err = base.write("cgroup.subtree_control", "+"+controller)
-		if errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("%s holds other processes beside the runner: start the runner in a cgroup of its own", base)
-		}
+// makeRoom moves the runner to a leaf of its own: a cgroup that hands controllers down may hold no process. The kernel
+// says so of memory only. For cpu and pids it makes the cgroup a threaded one instead, below which no build can start,
+// so this comes before the first controller.
+func (t *tree) makeRoom() error {
+	if _, err := t.base.read("cgroup.type"); errors.Is(err, fs.ErrNotExist) {
+		return nil // the root of all, to which the rule does not apply
 	}
-	if err != nil {
+	inside, err := t.base.ownPIDs()
+	if err != nil || len(inside) == 0 {
 		return err
 	}
-	return folder.write("cgroup.subtree_control", "+"+controller)
+	if len(inside) > 1 || inside[0] != os.Getpid() {
+		return fmt.Errorf("%s holds other processes beside the runner: start the runner in a cgroup of its own", t.base)
+	}
+	leaf := t.base.child(t.folder.name() + leafSuffix)
+	if err := leaf.create(); err != nil {
+		return err
+	}
+	if err := leaf.write("cgroup.procs", itoa(os.Getpid())); err != nil {
+		return err
+	}
+	t.leaf = leaf
+	return nil
+}
+
+// goBack undoes makeRoom. While somebody else uses what the base hands down the kernel refuses, and the leaf stays.
+func (t *tree) goBack() {
+	if t.leaf == "" {
+		return
+	}
+	for _, c := range t.controllers {
+		_ = t.base.write("cgroup.subtree_control", "-"+c)
+	}
+	_ = t.base.write("cgroup.procs", itoa(os.Getpid()))
+	_ = t.leaf.remove()
 }
 
 // probeKill starts a child inside a new cgroup and kills it through the cgroup.
@@ -278,10 +311,24 @@ func (g cgroup) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), string(g)), nil
 }
 
+// remakeFolder is for when somebody has tidied up while no build ran.
+func (t *tree) remakeFolder() error {
+	err := t.folder.create()
+	for _, c := range t.controllers {
+		err = errors.Join(err, t.folder.write("cgroup.subtree_control", "+"+c))
+	}
+	t.lock(t.folder)
+	return err
+}
+
 // createBuild makes a build's cgroups and sets its limits.
 func (t *tree) createBuild(name string, l Limits) error {
 	group := t.folder.child(name)
-	if err := group.create(); err != nil {
+	err := group.create()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(t.remakeFolder(), group.create())
+	}
+	if err != nil {
 		return err
 	}
 	for _, c := range t.controllers {
