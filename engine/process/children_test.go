@@ -30,6 +30,11 @@ func playChild(role string) int {
 			fmt.Println("not root:", err)
 			return 1
 		}
+	case "become-nobody": // as su does; a step that is root needs no help
+		if err := syscall.Setresuid(65534, 65534, 65534); err != nil {
+			fmt.Println("not nobody:", err)
+			return 1
+		}
 	case "kill-as-root":
 		pid, err := strconv.Atoi(os.Getenv("CC_CI_TEST_PID"))
 		if err == nil {
@@ -53,10 +58,10 @@ func playChild(role string) int {
 	return 0
 }
 
-// hog touches memory until it is stopped.
+// hog touches memory until it is stopped, or has what no test allows, and holds it.
 func hog() int {
 	var all [][]byte
-	for range 1024 {
+	for range 200 {
 		block := make([]byte, 1<<20)
 		for i := range block {
 			block[i] = 1
@@ -64,7 +69,8 @@ func hog() int {
 		all = append(all, block)
 	}
 	fmt.Println("the hog got", len(all), "MiB")
-	return 0
+	time.Sleep(time.Hour)
+	return len(all)
 }
 
 // playRunner opens a Host and runs a step that leaves processes behind, until it is killed itself.

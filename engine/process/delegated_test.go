@@ -4,10 +4,12 @@ package process
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +21,11 @@ import (
 const delegatedUID = 29980
 
 // underDelegation says in the environment that this is the run inside TestDelegated, and names its setuid helper.
-const underDelegation = "CC_CI_TEST_DELEGATED"
+// delegatedRun is which tests that run is for; all, if it is not set.
+const (
+	underDelegation = "CC_CI_TEST_DELEGATED"
+	delegatedRun    = "CC_CI_TEST_DELEGATED_RUN"
+)
 
 // TestDelegated runs this package's tests once more as a user who is not root, in a cgroup subtree that was handed to
 // it, as a service manager does with Delegate=yes. There eachMode finds the delegated mode.
@@ -39,7 +45,7 @@ func TestDelegated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer discard(leaf)
-	args := []string{"-test.run", "Test", "-test.timeout", "9m"}
+	args := []string{"-test.run", cmp.Or(os.Getenv(delegatedRun), "Test"), "-test.timeout", "9m"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
@@ -96,6 +102,7 @@ func delegatedSubtree(t *testing.T, own cgroup) cgroup {
 	if err != nil {
 		t.Fatal(err)
 	}
+	delegateControllers(t, own, subtree)
 	t.Cleanup(func() {
 		if err := errors.Join(subtree.kill(), subtree.removeSoon(t.Context())); err != nil {
 			// The context has ended: nothing waits here, so one more try is all there is.
@@ -114,47 +121,20 @@ func delegatedSubtree(t *testing.T, own cgroup) cgroup {
 	return subtree
 }
 
-// A step under sudo is another user's process. A cgroup ends it all the same; without one it is reported, again and
-// again, and the build does not count as clean.
-func TestUIDChange(t *testing.T) {
-	sudo := os.Getenv(underDelegation)
-	if sudo == "" {
-		t.Skip("runs inside TestDelegated")
+// delegateControllers hands the version 2 controllers that there are to the subtree.
+func delegateControllers(t *testing.T, own, subtree cgroup) {
+	t.Helper()
+	available, err := own.read("cgroup.controllers")
+	if err != nil {
+		t.Fatal(err)
 	}
-	eachMode(t, func(t *testing.T, mode Mode) {
-		// In a namespace of its own a step cannot become another user at all.
-		h := openHost(t, Config{Mode: mode, KeepLeftovers: true, ShareMounts: true})
-		b := newBuild(t, h, Build{})
-		exit, out := mustRun(t, h, shell(b, "CC_CI_TEST_CHILD=become-root setsid "+sudo+" & echo $!"))
-		pids := pidsIn(out)
-		if len(exit.Leftovers) != 1 || len(pids) != 1 {
-			t.Fatalf("%+v\n%s", exit, out)
-		}
-		p, _ := readProc(pids[0])
-		await(t, "the change to root", func() bool { return p.uid() == 0 })
-		ended, err := h.Teardown(t.Context(), b.Name)
-		if mode.Cgroups() {
-			if err != nil || len(ended) != 1 || p.same() {
-				t.Errorf("ended %v, %v", ended, err)
+	for _, c := range []string{"memory", "pids", "cpu"} {
+		if slices.Contains(strings.Fields(available), c) {
+			if err := own.write("cgroup.subtree_control", "+"+c); err != nil {
+				t.Logf("%s is not delegated: %v", c, err)
 			}
-			return
 		}
-		if err == nil || !strings.Contains(err.Error(), itoa(p.pid)) || !strings.Contains(err.Error(), "cannot be killed") {
-			t.Errorf("teardown: %v, want the process named", err)
-		}
-		left, err := h.Remaining(t.Context(), b.Name)
-		if err != nil || len(left) != 1 || left[0].Name != itoa(p.pid) {
-			t.Errorf("remaining %v, %v", left, err)
-		}
-		// Only root can end it. This is its only chance to do us a favour.
-		cmd := exec.CommandContext(t.Context(), sudo)
-		cmd.Env = []string{"CC_CI_TEST_CHILD=kill-as-root", "CC_CI_TEST_PID=" + itoa(p.pid)}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		await(t, "its end", func() bool { return !p.same() })
-		tearDown(t, h, b.Name)
-	})
+	}
 }
 
 // The runner itself is not dumpable, and its steps get a mount namespace nevertheless; what hangs from that holds.

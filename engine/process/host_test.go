@@ -163,7 +163,7 @@ func TestFreezeAndKill(t *testing.T) {
 		t.Skip("no cgroups")
 	}
 	b := newBuild(t, h, Build{})
-	c, token := escapeCommand(t, b, escapes["re-forking chain"])
+	c, token := escapeCommand(t, b, escapes()["re-forking chain"].script)
 	mustRun(t, h, c)
 	chain := b.Workspace + "/chain.beat"
 	await(t, "the chain", func() bool { return size(chain) > 0 })

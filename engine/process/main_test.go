@@ -5,8 +5,10 @@ package process
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,10 +88,14 @@ func cleanHost(t testing.TB, h *Host) {
 			t.Error(err)
 		}
 	}
+	var folders []cgroup
+	if h.tree != nil {
+		folders = slices.Collect(maps.Keys(h.tree.locks)) // those that are not another Host's
+	}
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
-	for _, folder := range h.tree.folders() {
+	for _, folder := range folders {
 		if folder.exists() {
 			t.Errorf("%s is left", folder)
 		}

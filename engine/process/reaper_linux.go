@@ -31,6 +31,8 @@ func (h *Host) EndStep(ctx context.Context, buildName, stepName string) ([]lefto
 	left, err := h.leftovers(b, s)
 	if !h.cfg.KeepLeftovers && !b.Keep { // even if none was seen: one that forks and exits all the time is missed easily
 		err = errors.Join(err, h.stopStep(ctx, b, s))
+		escaped, escErr := h.endEscaped(ctx, b)
+		left, err = append(left, escaped...), errors.Join(err, escErr)
 	}
 	if err != nil {
 		return left, fmt.Errorf("end step %s: %w", stepName, err)

@@ -93,6 +93,27 @@ func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, err
 	return ended, errors.Join(err, listErr)
 }
 
+// endEscaped ends what has moved itself out of the build's cgroup. Which step's it was cannot be told any more; that
+// it is the build's, can.
+func (h *Host) endEscaped(ctx context.Context, b *build) ([]leftover.Item, error) {
+	if h.tree == nil {
+		return nil, nil
+	}
+	group := h.tree.folder.child(b.groupName())
+	escaped := func(visit func(proc)) error {
+		return h.marked(b.Name)(func(p proc) {
+			if !p.in(group) {
+				visit(p)
+			}
+		})
+	}
+	found, err := finder(escaped).list()
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return describe(found), sweep(ctx.Done(), sweepPlan{find: escaped})
+}
+
 func describe(procs []proc) []leftover.Item {
 	var all []leftover.Item
 	for _, p := range procs {
