@@ -158,6 +158,30 @@ func TestCancelAfterServerRestart(t *testing.T) {
 	g.checkCancelled(t, job, cancelled)
 }
 
+// One watch that the server refuses or fails is not the end of watching (2.3 #5).
+func TestCancelAfterAFaultyWatch(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{500, 401} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			g.host.cut = make(chan time.Time, 1)
+			g.runner.timing.beat = time.Hour
+			g.srv.Script(runtimetest.Watch, runtimetest.Status(code), 1, 2)
+			g.start()
+			job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
+			g.running(job.Stage, 1)
+			g.srv.WaitRequests(runtimetest.Watch, 4)
+			cancelled := time.Now()
+			g.srv.Cancel(job.Build)
+			if took := (<-g.host.cut).Sub(cancelled); took > cancelDelay() {
+				t.Errorf("the cancel was noticed after %s", took)
+			}
+			g.checkCancelled(t, job, cancelled)
+		})
+	}
+}
+
 // A cancel that comes before the first watch has reached a busy server is found soon.
 func TestCancelBeforeTheWatchIsOpen(t *testing.T) {
 	t.Parallel()

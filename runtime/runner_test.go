@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drone/drone-go/drone"
+	"golang.org/x/sync/semaphore"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
@@ -232,7 +233,8 @@ func TestLimitWaitsForTeardown(t *testing.T) {
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	for name, break1 := range map[string]func(*rig){
-		"step":     func(*rig) {},
+		"step": func(*rig) {},
+		"step that holds a slot of DRONE_RUNNER_MAX_PROCS": func(g *rig) { g.runner.procs = semaphore.NewWeighted(1) },
 		"prepare":  func(g *rig) { g.runner.cfg.Prepare = nil },
 		"setup":    func(g *rig) { g.host.onSetup = func(*engine.Spec) error { panic("canary") } },
 		"teardown": func(g *rig) { g.host.onDestroy = func(string) { panic("canary") } },
@@ -242,7 +244,8 @@ func TestPanic(t *testing.T) {
 			g := newRig(t)
 			break1(g)
 			g.start()
-			stage := g.settled(g.build(testStep{Name: "a", Sh: "true", Env: map[string]string{"FAULT": "panic", "FAULT_TEXT": "canary"}}).Stage)
+			broken := testStep{Name: "a", Sh: "true", Env: map[string]string{"FAULT": "panic", "FAULT_TEXT": "canary"}}
+			stage := g.settled(g.build(broken, testStep{Name: "b", Sh: "true", Run: engine.RunAlways}).Stage)
 			if stage.Status != "error" && stage.Status != "failure" {
 				t.Errorf("the stage is %s", stage.Status)
 			}

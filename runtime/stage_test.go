@@ -257,3 +257,31 @@ func TestCard(t *testing.T) {
 		t.Errorf("card: %q", card)
 	}
 }
+
+// A card that is no card, or that the server does not take, is a line in the step's log and nothing more (2.3 #12).
+func TestCardIsRefused(t *testing.T) {
+	t.Parallel()
+	card := `echo '{"schema":"https://example.com/card","data":{}}' >card.json`
+	for name, c := range map[string]struct {
+		sh    string
+		fault runtimetest.Fault
+	}{
+		"unknown to the server": {card, runtimetest.Status(404)},
+		"refused":               {card, runtimetest.Status(400)},
+		"no answer":             {card, runtimetest.Hang()},
+		"no card":               {"echo nonsense >card.json", runtimetest.Status(404)},
+		"outside":               {"ln -s /etc/passwd card.json", runtimetest.Status(404)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t, func(c *Config) { c.MaxProcs = 1 })
+			g.srv.Script(runtimetest.Card, c.fault)
+			g.start()
+			stage := g.settled(g.build(testStep{Name: "a", Sh: c.sh, Env: map[string]string{"DRONE_CARD_PATH": "card.json"}}, testStep{Name: "b", Sh: "true"}).Stage)
+			expect(t, stage, "success", "a success, b success, teardown success")
+			if log := g.stored(stage.ID, "a"); !strings.Contains(log, "card: ") || strings.Contains(log, "root:") {
+				t.Errorf("log: %q", log)
+			}
+		})
+	}
+}

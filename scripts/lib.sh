@@ -21,6 +21,7 @@ need() {
 		nix) packages+=(nix-bin) ;;
 		docker | dockerd) packages+=(docker.io) ;;
 		busybox) packages+=(busybox-static) ;;
+		linux.uml) packages+=(user-mode-linux) ;;
 		systemd-analyze) packages+=(systemd) ;;
 		*) packages+=("$program") ;;
 		esac

@@ -146,30 +146,36 @@ func (h *ended) add(e runtime.StageEnd) {
 	}
 }
 
+// newest are the stages that ended last, at most n, oldest first.
+func (h *ended) newest(n int) []runtime.StageEnd {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.stages[max(0, len(h.stages)-n):])
+}
+
 // dashboard serves runner-go's pages. Its history keeps the oldest stages instead of the newest, so it is given a
 // new one, with ours, at each request.
 func (d *daemon) dashboard(w http.ResponseWriter, r *http.Request) {
-	page := history.New(discard{})
-	for _, running := range d.runner.Status().Running {
-		d.show(r.Context(), page, running)
-	}
-	d.ended.mu.Lock()
-	stages := slices.Clone(d.ended.stages)
-	d.ended.mu.Unlock()
-	for _, e := range stages {
-		d.show(r.Context(), page, runtime.Running{Stage: e.Snapshot, Build: e.Build, Origin: e.Origin})
-	}
+	page := d.ended.page(r.Context(), d.runner.Status().Running)
 	router.New(page, d.log.recent, router.Config{
 		Username: d.config.UIUsername, Password: string(d.config.UIPassword), Realm: d.config.UIRealm,
 	}).ServeHTTP(w, r)
 }
 
-func (d *daemon) show(ctx context.Context, page *history.History, s runtime.Running) {
-	if s.Build == nil || s.Origin == nil || len(page.Entries()) >= maxEnded-1 {
-		return
+// page is a history of the stages that run and of the newest that ended.
+func (h *ended) page(ctx context.Context, running []runtime.Running) *history.History {
+	page := history.New(discard{})
+	for _, e := range h.newest(maxEnded - len(running)) {
+		running = append(running, runtime.Running{Stage: e.Snapshot, Build: e.Build, Origin: e.Origin})
 	}
-	// The reporter behind the history is discard, which never fails.
-	_ = page.ReportStage(ctx, &pipeline.State{Build: s.Build, Repo: s.Origin, Stage: s.Stage, System: &drone.System{}})
+	for _, s := range running {
+		if s.Build == nil || s.Origin == nil {
+			continue
+		}
+		// The reporter behind the history is discard, which never fails.
+		_ = page.ReportStage(ctx, &pipeline.State{Build: s.Build, Repo: s.Origin, Stage: s.Stage, System: &drone.System{}})
+	}
+	return page
 }
 
 // discard is a reporter that reports to nobody.

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/drone/drone-go/drone"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
+)
+
+// The library's history keeps the oldest stages; after two days of work the dashboard showed none of today's.
+func TestDashboardShowsTheNewest(t *testing.T) {
+	var h ended
+	for id := range int64(60) {
+		h.add(runtime.StageEnd{Snapshot: &drone.Stage{ID: id}, Build: &drone.Build{}, Origin: &drone.Repo{}})
+	}
+	h.add(runtime.StageEnd{Snapshot: &drone.Stage{ID: 99}}) // nothing is known of it
+	running := []runtime.Running{
+		{Stage: &drone.Stage{ID: 60}, Build: &drone.Build{}, Origin: &drone.Repo{}},
+		{Stage: &drone.Stage{ID: 61}},
+	}
+	var ids []int64
+	for _, entry := range h.page(t.Context(), running).Entries() {
+		ids = append(ids, entry.Stage.ID)
+	}
+	slices.Sort(ids)
+	if len(ids) != maxEnded-1 || ids[0] != 37 || ids[len(ids)-1] != 60 {
+		t.Errorf("the dashboard shows %v", ids)
+	}
+}
+
+// DRONE_UI_DISABLE had no effect.
+func TestDashboardCanBeDisabled(t *testing.T) {
+	server := runtimetest.NewServer(t)
+	s := startDaemon(t, server, map[string]string{"DRONE_UI_PASSWORD": "canary-ui", "DRONE_UI_DISABLE": "true"})
+	s.until("the endpoint answers", func() bool { status, _ := s.get("/healthz"); return status == http.StatusOK })
+	if status, _ := s.get("/"); status != http.StatusNotFound {
+		t.Errorf("the dashboard answers with %d", status)
+	}
+}
