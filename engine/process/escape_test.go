@@ -81,7 +81,8 @@ func testEscape(t *testing.T, cfg Config, e escape) {
 	b := newBuild(t, h, Build{Name: "victim"})
 	c, token := escapeCommand(t, b, e.script)
 	c.Env = append(c.Env, "MOVES="+strings.Join(moves(t, h), " "))
-	if exit, out := mustRun(t, h, c); exit.Code != 0 {
+	// A bomb may leave its own shell without a process to start.
+	if exit, out := mustRun(t, h, c); exit.Code != 0 && e.limits.PIDs == 0 {
 		t.Fatalf("%+v\n%s", exit, out)
 	}
 	chain := b.Workspace + "/chain.beat"

@@ -5,6 +5,8 @@ package process
 import (
 	"bytes"
 	"context"
+	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -24,6 +26,12 @@ func TestMain(m *testing.M) {
 	}
 	if role := os.Getenv("CC_CI_TEST_CHILD"); role != "" {
 		syscall.Exit(playChild(role))
+	}
+	flag.Parse()
+	// Most tests wait for others most of the time.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
