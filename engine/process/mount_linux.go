@@ -22,6 +22,9 @@ type mountPlan struct {
 	Binds    []Bind
 	// ReadOnly are mount points (of cgroup trees) that become read-only.
 	ReadOnly []string
+	// Restricted makes what the build can write to nosuid and nodev. Not for a step that is root: it may unpack a whole
+	// system and work in it.
+	Restricted bool
 }
 
 // apply moves the calling thread to a new mount namespace. A nil plan leaves it where it is.
@@ -37,7 +40,7 @@ func (p *mountPlan) apply() error {
 		return fmt.Errorf("make mount namespace: %w", err)
 	}
 	for _, point := range p.ReadOnly {
-		if err := setReadOnly(point); err != nil {
+		if err := addFlags(point, unix.MS_RDONLY); err != nil {
 			return err
 		}
 	}
@@ -46,17 +49,17 @@ func (p *mountPlan) apply() error {
 
 // bind opens every source before the first mount hides any of them.
 func (p *mountPlan) bind() error {
-	binds := []Bind{}
+	own := []Bind{}
 	if p.Shm != "" {
-		binds = append(binds, Bind{Source: p.Shm, Target: "/dev/shm"})
+		own = append(own, Bind{Source: p.Shm, Target: "/dev/shm"})
 	}
 	if p.Tmp != "" {
-		binds = append(binds, Bind{Source: p.Tmp, Target: "/tmp"})
-		if below(p.Root, "/tmp") {
-			binds = append(binds, Bind{Source: p.Root, Target: p.Root})
-		}
+		own = append(own, Bind{Source: p.Tmp, Target: "/tmp"})
 	}
-	binds = append(binds, p.Binds...)
+	if p.Tmp != "" && below(p.Root, "/tmp") || p.Restricted && p.Root != "" {
+		own = append(own, Bind{Source: p.Root, Target: p.Root})
+	}
+	binds := append(own, p.Binds...)
 	sources := make([]int, len(binds))
 	for i, b := range binds {
 		fd, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -69,6 +72,9 @@ func (p *mountPlan) bind() error {
 	for i, b := range binds {
 		if failed == nil {
 			failed = b.mount(sources[i], p.Tmp != "")
+		}
+		if failed == nil && p.Restricted && i < len(own) {
+			failed = addFlags(b.Target, unix.MS_NOSUID|unix.MS_NODEV)
 		}
 		failed = errors.Join(failed, unix.Close(sources[i]))
 	}
@@ -86,7 +92,7 @@ func (b Bind) mount(source int, ownTmp bool) error {
 		return fmt.Errorf("bind %s over %s: %w", b.Source, b.Target, err)
 	}
 	if b.ReadOnly {
-		return setReadOnly(b.Target)
+		return addFlags(b.Target, unix.MS_RDONLY)
 	}
 	return nil
 }
@@ -110,18 +116,19 @@ func makeTarget(source int, target string) error {
 	return f.Close()
 }
 
-// setReadOnly makes one mount read-only for this namespace and leaves its other flags alone.
-func setReadOnly(point string) error {
-	err := unix.MountSetattr(unix.AT_FDCWD, point, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+// addFlags restricts one mount for this namespace (read-only, nosuid, nodev) and leaves its other flags alone.
+func addFlags(point string, flags uintptr) error {
+	// Of these three, the old flags and the new attributes have the same numbers.
+	err := unix.MountSetattr(unix.AT_FDCWD, point, 0, &unix.MountAttr{Attr_set: uint64(flags)})
 	if errors.Is(err, unix.ENOSYS) { // before Linux 5.12
 		var st unix.Statfs_t
 		if err = unix.Statfs(point, &st); err == nil {
-			keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
-			err = unix.Mount("", point, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|keep, "")
+			keep := uintptr(st.Flags) & (unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_RELATIME)
+			err = unix.Mount("", point, "", unix.MS_REMOUNT|unix.MS_BIND|flags|keep, "")
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("make %s read-only: %w", point, err)
+		return fmt.Errorf("restrict the mount %s: %w", point, err)
 	}
 	return nil
 }

@@ -134,6 +134,29 @@ func TestCgroupsAreReadOnly(t *testing.T) {
 	})
 }
 
+// Nothing that a build writes is setuid or a device to its steps, unless they are root anyway.
+func TestWhatABuildWritesIsRestricted(t *testing.T) {
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "nobody"
+	}
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode, User: user})
+		needMounts(t, h)
+		below := newBuildBelowTmp(t, h, "below")
+		for _, b := range []Build{below, newBuild(t, h, Build{Name: "elsewhere"})} {
+			_, out := mustRun(t, h, shell(b, "for dir in . $HOME /tmp /dev/shm; do findmnt -no OPTIONS -T $dir | tail -n 1; touch $dir/x; done"))
+			lines := strings.Split(strings.TrimSpace(out), "\n")
+			for _, options := range lines {
+				if !strings.Contains(options, "nosuid") || !strings.Contains(options, "nodev") || len(lines) != 4 {
+					t.Errorf("%s: mounted with %q", b.Name, lines)
+				}
+			}
+			tearDown(t, h, b.Name)
+		}
+	})
+}
+
 func TestSharedMounts(t *testing.T) {
 	h := openHost(t, Config{ShareMounts: true})
 	if h.Report().PrivateMounts || h.Report().Isolated {

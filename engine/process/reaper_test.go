@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/reapertest"
 )
@@ -94,7 +95,7 @@ func TestKeep(t *testing.T) {
 
 // Processes that were moved out of the cgroup, which only a step that runs as root can do, are found by their marker.
 func TestStrayIsFoundByItsMarker(t *testing.T) {
-	h := openHost(t, Config{KeepLeftovers: true, ShareMounts: true})
+	h := openHost(t, Config{KeepLeftovers: true, ShareMounts: true, outputGrace: 30 * time.Second})
 	if h.Mode() != HybridRoot && h.Mode() != CgroupRoot {
 		t.Skip("needs root and cgroups")
 	}

@@ -127,6 +127,7 @@ func (h *Host) orderFor(b *build, s *step, c Command) order {
 	if h.report.PrivateMounts {
 		o.Mounts = &mountPlan{Root: b.Root, Tmp: b.Tmp, Shm: h.shmOf(b), Binds: b.Binds, ReadOnly: h.readOnly}
 		o.UserNamespace = os.Geteuid() != 0
+		o.Mounts.Restricted = o.UserNamespace || b.user != nil
 	}
 	return o
 }
