@@ -50,6 +50,16 @@ let
       echo "hooks for ${toString cfg.hookDomain} are passed on to ${lib.head cfg.listenStreams}"
     '';
   };
+  environment = lib.mapAttrs' (n: lib.nameValuePair (prefix + n)) ({ STATE_DIR = "/var/lib/${name}"; } // cfg.settings);
+  files = lib.mapAttrs' (n: lib.nameValuePair "${prefix}${lib.toUpper n}_FILE") cfg.credentials;
+  # The program for who types it: with the service's settings and secrets, which root can read.
+  tool = pkgs.writeShellApplication {
+    inherit name;
+    text = ''
+      ${lib.concatLines (lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg (text.plain v)}") (environment // files))}
+      exec ${lib.getExe cfg.package} "$@"
+    '';
+  };
   required = example: description: mkOption { type = types.str; inherit example description; };
 in
 {
@@ -137,6 +147,8 @@ in
       }
     ];
 
+    environment.systemPackages = [ tool ];
+
     networking.firewall.interfaces = lib.genAttrs cfg.openInterfaces (_: {
       allowedTCPPorts = [ (lib.toInt (lib.last (lib.splitString ":" (lib.head cfg.listenStreams)))) ];
     });
@@ -159,8 +171,7 @@ in
       # A switch restarts the service and leaves the socket: a hook waits there and is not refused.
       stopIfChanged = false;
       unitConfig.StartLimitIntervalSec = 0;
-      environment = lib.mapAttrs (_: text.value)
-        (lib.mapAttrs' (n: lib.nameValuePair (prefix + n)) ({ STATE_DIR = "/var/lib/${name}"; } // cfg.settings));
+      environment = lib.mapAttrs (_: text.value) environment;
 
       serviceConfig = lib.mapAttrs (_: lib.mkDefault) (import ./hardening.nix // {
         Type = "notify";

@@ -1,9 +1,11 @@
 # How settings, secrets and scripts are written into units; shared by the modules.
 lib:
-{
-  # A setting as a module takes it, and as a unit's Environment= wants it: systemd would expand a lone %.
+rec {
+  # A setting as a module takes it, as the programs read it, and as a unit's Environment= wants it: systemd would expand a
+  # lone %.
   setting = lib.types.oneOf [ lib.types.bool lib.types.int lib.types.str ];
-  value = v: lib.replaceStrings [ "%" ] [ "%%" ] (if lib.isBool v then lib.boolToString v else toString v);
+  plain = v: if lib.isBool v then lib.boolToString v else toString v;
+  value = v: lib.replaceStrings [ "%" ] [ "%%" ] (plain v);
 
   credentials = lib.mapAttrsToList (name: file: "${name}:${toString file}");
 
