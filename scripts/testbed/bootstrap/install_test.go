@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,9 @@ func blocks(t *testing.T, filled map[string]string) string {
 			if !known {
 				t.Fatalf("install.md has a block %q that the test cannot fill in", tag)
 			}
+			if tag == "names" {
+				sameNames(t, commands, instead)
+			}
 			commands, used[tag] = instead, true
 		}
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d-%s", i, tag)), []byte(commands), 0o600); err != nil {
@@ -62,6 +66,22 @@ func blocks(t *testing.T, filled map[string]string) string {
 		}
 	}
 	return dir
+}
+
+// sameNames fails unless the test fills in the very names that a person fills in.
+func sameNames(t *testing.T, asked, filled string) {
+	t.Helper()
+	names := func(text string) []string {
+		var found []string
+		for _, match := range regexp.MustCompile(`\b([A-Z_]+)=`).FindAllStringSubmatch(text, -1) {
+			found = append(found, match[1])
+		}
+		slices.Sort(found)
+		return found
+	}
+	if asked, filled := names(asked), names(filled); !slices.Equal(asked, filled) {
+		t.Errorf("install.md asks for the names %v, the test fills in %v", asked, filled)
+	}
 }
 
 // freeAddress is a loopback address that nobody listens on.
@@ -92,8 +112,8 @@ func needHost(t *testing.T) {
 	}
 }
 
-// install runs the blocks and returns when they are done. Everything ends with the test.
-func install(t *testing.T, dir string, env []string) {
+// install runs the blocks and returns what they printed when they are done. Everything ends with the test.
+func install(t *testing.T, dir string, env []string) string {
 	t.Helper()
 	root, err := testbed.Root()
 	if err != nil {
@@ -115,13 +135,13 @@ func install(t *testing.T, dir string, env []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	installed, ended := make(chan bool, 1), make(chan string, 1)
+	installed, ended := make(chan string, 1), make(chan string, 1)
 	go func() {
 		var all strings.Builder
 		for lines := bufio.NewScanner(output); lines.Scan(); {
 			fmt.Fprintln(&all, lines.Text())
 			if lines.Text() == "installed" {
-				installed <- true
+				installed <- all.String()
 			}
 		}
 		ended <- all.String()
@@ -141,13 +161,15 @@ func install(t *testing.T, dir string, env []string) {
 		}
 	})
 	select {
-	case <-installed:
+	case text := <-installed:
+		return text
 	case text := <-ended:
 		ended <- text
 		t.Fatal("the installation failed")
 	case <-time.After(5 * time.Minute):
 		t.Fatal("the installation does not end")
 	}
+	return ""
 }
 
 // TestInstallWithoutNix does what docs/install.md says for Debian, against real servers, and then what a person does: a
@@ -174,6 +196,7 @@ func TestInstallWithoutNix(t *testing.T) {
 		"GITEA_URL": bed.Gitea.URL(), "DRONE_URL": bed.Drone.URL(), "GITEA_USER": bot.Name, "CI_REPO": repo.Slug(),
 		"GITEA_PASSWORD_FILE": "/run/bot-password", "DRONE_TOKEN_FILE": "/run/drone-token",
 		"HOOK_URL": "http://" + hooks + "/hook", "HOOK_LISTEN": hooks, "RUNNER_HTTP": freeAddress(t), "BRIDGE_HTTP": freeAddress(t),
+		"BUILDS_DOCKER": "none",
 	}
 	exports := `printf %s "$TEST_PASSWORD" >/run/bot-password` + "\n"
 	for name, value := range names {
@@ -185,7 +208,22 @@ func TestInstallWithoutNix(t *testing.T) {
 		"secret": `echo "DRONE_RPC_SECRET=$TEST_SECRET" >/etc/cc-ci-runner/secret`,
 		"token":  `echo "$TEST_TOKEN" | install -m 0600 /dev/stdin /etc/cc-ci-bridge/gitea_token`,
 	})
-	install(t, dir, []string{"TEST_PASSWORD=" + bot.Password, "TEST_SECRET=" + bed.Drone.RPCSecret, "TEST_TOKEN=" + token})
+	printed := install(t, dir, []string{"TEST_PASSWORD=" + bot.Password, "TEST_SECRET=" + bed.Drone.RPCSecret, "TEST_TOKEN=" + token})
+	// What the guide says that its proving commands print, and the secrets that none prints.
+	for _, proof := range []string{"\nthere\n", "\nok   server:", "\nactive\n", `"ready":true`, repo.Slug() + " is activated",
+		"\n" + bot.Name + "\n", "\nready\n", "\n415\n", "; repaired\n", "\nok   Drone"} {
+		if !strings.Contains(printed, proof) {
+			t.Errorf("the installation does not print %q", proof)
+		}
+	}
+	for i, secret := range []string{bot.Password, bed.Drone.RPCSecret, token} {
+		if strings.Contains(printed, secret) {
+			t.Errorf("the installation prints secret %d", i)
+		}
+	}
+	if strings.Contains(printed, "\nFAIL ") || strings.Contains(printed, "\nBAD ") {
+		t.Errorf("a check of the installation fails:\n%s", printed)
+	}
 
 	sha, err := alice.Push(ctx, repo, testbed.Commit{Message: "a change", Files: map[string]string{"a": "b"}})
 	if err != nil {
