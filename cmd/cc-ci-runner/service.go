@@ -33,7 +33,7 @@ type (
 	serviceRun       struct{}
 )
 
-// unit is the systemd unit that we would write by hand; docs/operations.md says why each line is there. The
+// unit is the systemd unit that we would write by hand; docs/systemd/ says why each line is there. The
 // template language is kardianos/service's.
 const unit = `[Unit]
 Description={{Description}}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -152,6 +153,43 @@ func TestLoginTwice(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
+}
+
+// TestRotatedToken does what docs/operations.md says of the bot's Drone token: the old one ends, the script brings the new one.
+func TestRotatedToken(t *testing.T) {
+	ctx := t.Context()
+	user, repo := world(ctx, t, "rotating")
+	file := filepath.Join(t.TempDir(), "token")
+	s := newScript(t, user, "CI_REPO="+repo.Slug(), "DRONE_TOKEN_FILE="+file, "GITEA_PASSWORD="+user.Password)
+	if _, err := s.run(ctx, "login"); err != nil {
+		t.Fatal(err)
+	}
+	old := read(t, file)
+	root, err := testbed.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := read(t, filepath.Join(root, "docs", "operations.md"))
+	command := regexp.MustCompile(`(?m)^    (curl .*rotate=true.*)$`).FindStringSubmatch(text)
+	if command == nil {
+		t.Fatal("operations.md has no command that rotates the token")
+	}
+	cmd := exec.CommandContext(ctx, "bash", "-ec", command[1])
+	cmd.Env = append(os.Environ(), s.env...)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("rotating: %v, and %d bytes are printed, want none", err, len(out))
+	}
+	if _, err := bed.Drone.Client(ctx, old).Self(); err == nil {
+		t.Error("the old token is still good")
+	}
+	output, err := s.run(ctx, "login")
+	if err != nil || !strings.Contains(output, file+" is written") {
+		t.Fatalf("the new token is not written: %v %s", err, output)
+	}
+	if self, err := bed.Drone.Client(ctx, read(t, file)).Self(); err != nil || self.Login != user.Name || read(t, file) == old {
+		t.Errorf("the new token: %v", err)
+	}
+	s.hides(t, output, user.Password, old, read(t, file))
 }
 
 // TestLoginFaults: one sentence each, which says what to do and no secret.
