@@ -120,7 +120,11 @@ type hookKey struct{}
 
 // forward sends the call to the daemon as it is now.
 func (c *call) forward(h hook) error {
-	out := c.r.WithContext(context.WithValue(c.ctx(), hookKey{}, h))
+	ctx := context.WithValue(c.ctx(), hookKey{}, h)
+	if a, ok := c.r.Body.(*archive); ok {
+		ctx = context.WithValue(ctx, archiveKey{}, a)
+	}
+	out := c.r.WithContext(ctx)
 	u := *c.r.URL
 	out.URL = &u
 	out.Header = c.r.Header.Clone()
@@ -161,7 +165,7 @@ func (c *call) send(o object, h hook) error {
 // newReverse is the part that carries calls: it flushes at once and takes connections over for streams.
 func (p *Proxy) newReverse() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: p.backend,
+		Transport: &backend{p.backend},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "docker", "docker"
 			r.Out.URL.RawQuery = r.In.URL.RawQuery

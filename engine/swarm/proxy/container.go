@@ -147,7 +147,17 @@ func createExec(c *call) error {
 		return &Refusal{"privileged", "a build must not run privileged commands in a container", varPolicy}
 	}
 	c.retarget(f.id)
-	return c.send(body, nil)
+	return c.send(body, func(resp *http.Response) error {
+		if resp.StatusCode != http.StatusCreated {
+			return nil
+		}
+		answer := raw{}
+		if err := readAnswer(resp, &answer); err != nil {
+			return err
+		}
+		c.p.known.Store(knownID{execution, answer.str("Id")}, found{})
+		return nil
+	})
 }
 
 // removeContainer writes the container's anonymous volumes down first: a container of a service has them since it
@@ -162,6 +172,7 @@ func removeContainer(c *call) error {
 			return err
 		}
 	}
+	c.p.known.Delete(knownID{container, f.id})
 	c.retarget(f.id)
 	return c.forward(nil)
 }

@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // namesLimit bounds the files of an image archive that hold names.
@@ -34,31 +36,90 @@ func (c *call) guarded(i inspector) error {
 	if err != nil {
 		return err
 	}
-	out, in := io.Pipe()
-	done := make(chan struct{})
-	var found error
-	go func() {
-		defer close(done)
-		found = repack(from, in, i)
-		in.CloseWithError(found)
-	}()
-	c.r.Body, c.r.ContentLength, c.r.GetBody = out, -1, nil
+	a := &archive{from: from, inspector: i}
+	c.r.Body, c.r.ContentLength, c.r.GetBody = a, -1, nil
 	c.r.Header.Del("Content-Length")
 	err = c.forward(func(resp *http.Response) error {
 		if resp.StatusCode == http.StatusOK {
 			return nil
 		}
 		// The daemon only saw a broken archive; the reason is here.
-		out.CloseWithError(io.ErrClosedPipe)
-		if <-done; refused(found) {
+		if found := a.end(); refused(found) {
 			return errors.Join(found, resp.Body.Close())
 		}
 		return nil
 	})
-	out.CloseWithError(io.ErrClosedPipe)
-	<-done
+	// The client's body must not be read any more once this call has returned. What there is to say was said.
+	_ = a.end()
 	return err
 }
+
+// archive is the body of a guarded call: sent by WriteTo, it goes into the connection in large pieces and without a
+// pipe between two goroutines.
+type archive struct {
+	from      io.Reader
+	inspector inspector
+
+	ended atomic.Bool
+	mu    sync.Mutex // held while it is sent
+	err   error
+}
+
+// WriteTo implements io.WriterTo.
+func (a *archive) WriteTo(w io.Writer) (int64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	to := &counted{w: w, ended: &a.ended}
+	a.err = repack(a.from, to, a.inspector)
+	return to.n, a.err
+}
+
+// Read implements io.Reader, which a body has to be. Nothing calls it: see backend.
+func (a *archive) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Close implements io.Closer.
+func (a *archive) Close() error { return nil }
+
+// end lets nothing more be sent, waits until nothing is, and returns why sending ended.
+func (a *archive) end() error {
+	a.ended.Store(true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// counted counts what it writes, until it has ended.
+type counted struct {
+	w     io.Writer
+	ended *atomic.Bool
+	n     int64
+}
+
+// Write implements io.Writer.
+func (c *counted) Write(b []byte) (int, error) {
+	if c.ended.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// backend sends calls to the daemon. The reverse proxy hides what a body can beyond being read; an archive is given
+// back its WriteTo here.
+type backend struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
+	if a, ok := r.Context().Value(archiveKey{}).(*archive); ok {
+		r = r.WithContext(r.Context())
+		r.Body = a
+	}
+	return b.Transport.RoundTrip(r)
+}
+
+// archiveKey leads to a call's archive.
+type archiveKey struct{}
 
 // refused says whether an error is an answer of the proxy's own.
 func refused(err error) bool {
@@ -88,7 +149,8 @@ func unpacked(body io.Reader) (io.Reader, error) {
 
 // repack writes an archive again, entry by entry.
 func repack(from io.Reader, to io.Writer, i inspector) error {
-	r, w := tar.NewReader(from), tar.NewWriter(to)
+	out := bufio.NewWriterSize(to, copyBuffer) // small files go together; large ones pass it by
+	r, w := tar.NewReader(from), tar.NewWriter(out)
 	buf := make([]byte, copyBuffer)
 	for {
 		h, err := r.Next()
@@ -124,7 +186,10 @@ func repack(from io.Reader, to io.Writer, i inspector) error {
 	if err := i.end(); err != nil {
 		return err
 	}
-	return w.Close()
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 // writerOnly hides ReadFrom, which would not use the large buffer.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -22,6 +23,9 @@ const (
 	secret    kind = "secret"
 	config    kind = "config"
 	image     kind = "image"
+
+	// execution is a command in a container, which is never an object of its own.
+	execution kind = "exec"
 )
 
 // found is an object that a reference led to. A reference can be a name that means something else a moment later;
@@ -83,13 +87,71 @@ func (p *Proxy) mine(k kind, f found) bool {
 // labelled says whether labels name this build.
 func (p *Proxy) labelled(labels map[string]string) bool { return labels[LabelBuild] == p.Build }
 
-// need finds an object and refuses what the build did not make.
+// need finds an object and refuses what the build did not make. A container's id means the same for ever, and so do
+// its labels: one that was found to be the build's is not looked at again.
 func (p *Proxy) need(ctx context.Context, k kind, ref string) (found, error) {
+	if f, ok := p.known.Load(knownID{k, ref}); ok {
+		return f.(found), nil
+	}
 	f, err := p.look(ctx, k, ref)
-	if err == nil && p.Policy == Own && !p.mine(k, f) {
-		err = &Refusal{"own-objects", fmt.Sprintf("this build did not make the %s %s", k, ref), varPolicy}
+	if err == nil {
+		err = p.judgeOwner(k, ref, f)
+	}
+	if err == nil && k == container && p.labelled(f.labels) {
+		p.known.Store(knownID{k, f.id}, f)
 	}
 	return f, err
+}
+
+// judgeOwner refuses an object that the build did not make.
+func (p *Proxy) judgeOwner(k kind, ref string, f found) error {
+	if p.Policy == Own && !p.mine(k, f) {
+		return &Refusal{"own-objects", fmt.Sprintf("this build did not make the %s %s", k, ref), varPolicy}
+	}
+	return nil
+}
+
+// knownID is an id that is known to lead to an object of the build's.
+type knownID struct {
+	kind kind
+	id   string
+}
+
+// inspected forwards the inspection of an object. Whose it is stands in the answer, so nobody else has to be asked.
+func inspected(k kind) func(*call) error {
+	return func(c *call) error {
+		if !c.own() {
+			return c.forward(nil)
+		}
+		return c.forward(func(resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return nil
+			}
+			type labels map[string]string
+			var answer struct {
+				ID, Name string
+				Labels   labels
+				Config   struct{ Labels labels }
+				Spec     struct {
+					Labels        labels
+					ContainerSpec struct{ Labels labels }
+				}
+			}
+			if err := readAnswer(resp, &answer); err != nil {
+				return err
+			}
+			f := found{id: answer.ID, name: answer.Name, labels: answer.Spec.Labels}
+			switch k {
+			case container:
+				f.labels = answer.Config.Labels
+			case volume:
+				f.id, f.labels = answer.Name, answer.Labels
+			case task:
+				f.labels = answer.Spec.ContainerSpec.Labels
+			}
+			return c.p.judgeOwner(k, c.args[0], f)
+		})
+	}
 }
 
 // owned forwards a call on one object that the build made, by the object's id.
@@ -116,7 +178,7 @@ func (c *call) retarget(id string) {
 
 // ownedExec forwards a call on a command that runs in one of the build's containers.
 func ownedExec(c *call) error {
-	if c.own() {
+	if _, known := c.p.known.Load(knownID{execution, c.args[0]}); c.own() && !known {
 		r, err := c.p.Docker.ExecInspect(c.ctx(), c.args[0], client.ExecInspectOptions{})
 		if err != nil {
 			return err

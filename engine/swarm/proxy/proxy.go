@@ -66,6 +66,9 @@ type Config struct {
 	// Namespace is the daemon's mount namespace where that is not the runner's (see the function of that name).
 	Namespace string
 
+	// Stack is told the name of each stack of which the build makes a service. May be nil.
+	Stack func(name string)
+
 	// HoldTimeout bounds how long the removal of a network waits for the tasks that still sit on it.
 	HoldTimeout time.Duration
 
@@ -87,6 +90,7 @@ type Proxy struct {
 	served  chan error
 
 	sealed atomic.Bool
+	known  sync.Map // of knownID to found
 
 	mu    sync.Mutex
 	conns map[*conn]bool

@@ -41,13 +41,14 @@ func table() []route {
 		at("POST", "/containers/prune", prune), at("POST", "/containers/{}/exec", createExec),
 		at("POST", "/containers/{}/update", updateContainer), at("PUT", "/containers/{}/archive", putArchive),
 		at("DELETE", "/containers/{}", removeContainer),
+		at("GET", "/containers/{}/json", inspected(container)),
 		at("GET", "/containers/{}/{..}", owned(container)), at("HEAD", "/containers/{}/{..}", owned(container)),
 		at("POST", "/containers/{}/{..}", owned(container)),
 		at("GET", "/exec/{}/json", ownedExec), at("POST", "/exec/{}/start", ownedExec), at("POST", "/exec/{}/resize", ownedExec),
 
 		// Volumes.
 		at("GET", "/volumes", listVolumes), at("POST", "/volumes/create", createVolume), at("POST", "/volumes/prune", prune),
-		at("GET", "/volumes/{}", owned(volume)), at("DELETE", "/volumes/{}", owned(volume)),
+		at("GET", "/volumes/{}", inspected(volume)), at("DELETE", "/volumes/{}", owned(volume)),
 
 		// Networks.
 		at("GET", "/networks", listNetworks), at("POST", "/networks/create", createNetwork),
@@ -58,13 +59,13 @@ func table() []route {
 		// What the Swarm shares: services and their tasks, secrets, configs.
 		at("GET", "/services", list), at("POST", "/services/create", createService),
 		at("POST", "/services/{}/update", updateService), at("DELETE", "/services/{}", removeService),
-		at("GET", "/services/{}", owned(service)), at("GET", "/services/{}/logs", owned(service)),
-		at("GET", "/tasks", list), at("GET", "/tasks/{}", owned(task)), at("GET", "/tasks/{}/logs", owned(task)),
+		at("GET", "/services/{}", inspected(service)), at("GET", "/services/{}/logs", owned(service)),
+		at("GET", "/tasks", list), at("GET", "/tasks/{}", inspected(task)), at("GET", "/tasks/{}/logs", owned(task)),
 		at("GET", "/secrets", list), at("POST", "/secrets/create", createSecret),
-		at("GET", "/secrets/{}", owned(secret)), at("DELETE", "/secrets/{}", owned(secret)),
+		at("GET", "/secrets/{}", inspected(secret)), at("DELETE", "/secrets/{}", owned(secret)),
 		at("POST", "/secrets/{}/update", updateSecret),
 		at("GET", "/configs", list), at("POST", "/configs/create", createConfig),
-		at("GET", "/configs/{}", owned(config)), at("DELETE", "/configs/{}", owned(config)),
+		at("GET", "/configs/{}", inspected(config)), at("DELETE", "/configs/{}", owned(config)),
 		at("POST", "/configs/{}/update", updateConfig),
 
 		// Images may be read by all: they are the host's cache.

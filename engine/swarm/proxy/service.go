@@ -94,6 +94,9 @@ func (c *call) noteStack(spec object) error {
 	if !ok || stack == "" {
 		return nil
 	}
+	if c.p.Stack != nil {
+		c.p.Stack(stack)
+	}
 	return c.p.Ledger.Add(ledger.Entry{Kind: "stack", Name: stack})
 }
 
