@@ -92,7 +92,7 @@ func TestSurvivors(t *testing.T) {
 		h.direct("service", "rm", "uses")
 	}
 	removed, err := h.swarm.Teardown(t.Context(), j.name)
-	if err == nil || !strings.Contains(err.Error(), "usedvol: remove usedvol: volume is in use") {
+	if err != nil {
 		t.Errorf("teardown: %v", err)
 	}
 	if !slices.ContainsFunc(removed, func(i leftover.Item) bool { return i.Name == "freevol" }) {
@@ -105,7 +105,7 @@ func TestSurvivors(t *testing.T) {
 	var names []string
 	for _, i := range left {
 		names = append(names, i.Kind+" "+i.Name)
-		if !strings.Contains(i.Detail, "in use") {
+		if !strings.Contains(i.Detail, "in use") || strings.Contains(i.Detail, "rpc error") {
 			t.Errorf("%s has no reason", i)
 		}
 	}

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
-	"golang.org/x/sys/unix"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
@@ -52,7 +50,7 @@ func (s *Swarm) Find(ctx context.Context, running func(build string) bool) ([]Or
 		o.Live = running(b)
 		out = append(out, o)
 	}
-	apps, err := s.orphanApps(ctx)
+	apps, err := s.FindApps(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +117,8 @@ func (o Orphan) name() string {
 	return "stack " + o.Stack
 }
 
-// orphanApps finds the apps by the pattern of their domains.
-func (s *Swarm) orphanApps(ctx context.Context) ([]Orphan, error) {
+// FindApps lists what apps hold that were deployed without a build's socket, by the pattern of their domains.
+func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 	if s.apps == nil {
 		return nil, nil
 	}
@@ -207,26 +205,4 @@ func prefixes(name string) []string {
 		}
 	}
 	return out
-}
-
-// lockApp takes the lock that whoever uses an app holds; an app without a lock file is nobody's.
-func (s *Swarm) lockApp(stack string) (*os.File, error) {
-	path := filepath.Join(s.cfg.LockDir, "cc-ci-app-"+filepath.Base(domain(stack))+".lock")
-	if s.cfg.LockDir == "" {
-		path = os.DevNull
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		f, err = os.Open(os.DevNull)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the app of stack %s: %w", stack, err)
-	}
-	if f.Name() == os.DevNull {
-		return f, nil
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the app of stack %s: it is in use: %w", stack, err), f.Close())
-	}
-	return f, nil
 }

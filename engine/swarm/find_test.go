@@ -1,6 +1,7 @@
 package swarm_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,4 +105,50 @@ func leaveApps(t *testing.T, h *host) {
 		secret(stack + "_pw_v1")
 	}
 	secret("rest-0a1b2c_ci_example_org_pw_v1")
+}
+
+// TestAppLock deploys an app through a build's socket, with a secret past it. While the build lives the app's lock is
+// held, so no janitor takes the secret for one that nobody uses; afterwards it is free.
+func TestAppLock(t *testing.T) {
+	h := newHost(t, func(c *swarm.Config) {
+		c.AppPattern, c.LockDir = `^[a-z]+-[0-9a-f]{6}\.ci\.example\.org$`, t.TempDir()
+	})
+	stack := "shop-0a1b2c_ci_example_org"
+	lock := func() error {
+		f, err := os.Open(filepath.Join(h.config.LockDir, "cc-ci-app-shop-0a1b2c.ci.example.org.lock"))
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), f.Close())
+	}
+	j := h.attach("cc-ci-test-locked", nil)
+	j.deploy("other", script("sleep 1000", ""))
+	if err := lock(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an app that does not match the pattern was locked: %v", err)
+	}
+	j.deploy(stack, script("sleep 1000", ""))
+	if out, err := run(t, h.d.Host, "x", "secret", "create", stack+"_pw_v1", "-"); err != nil {
+		t.Fatal(err, out)
+	}
+	if err := lock(); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("the lock of a live app: %v", err)
+	}
+	apps, err := h.swarm.FindApps(t.Context())
+	if err != nil || len(apps) != 1 || !apps[0].Live {
+		t.Fatalf("found %+v, %v", apps, err)
+	}
+	apps[0].Live = false // as a look would say that was taken before the app was deployed
+	if _, err := h.swarm.Remove(t.Context(), apps[0]); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("remove a live app: %v", err)
+	}
+	j.teardown()
+	if err := h.swarm.Detach(t.Context(), j.name); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock(); err != nil {
+		t.Errorf("the lock of an app whose build is over: %v", err)
+	}
+	if apps, err := h.swarm.FindApps(t.Context()); err != nil || len(apps) > 0 {
+		t.Errorf("found %+v, %v", apps, err)
+	}
 }

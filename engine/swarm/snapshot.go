@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
@@ -21,54 +23,45 @@ func (s *Swarm) Snapshot(ctx context.Context) (Snapshot, error) {
 	if s.cfg.Mode != ModeProxy {
 		return out, nil
 	}
+	var mu sync.Mutex
 	add := func(kind, name string, labels map[string]string) {
-		if labels[proxy.LabelBuild] == "" {
-			out[leftover.Item{Kind: kind, Name: name}] = true
+		if labels[proxy.LabelBuild] != "" {
+			return
 		}
+		mu.Lock()
+		defer mu.Unlock()
+		out[leftover.Item{Kind: kind, Name: name}] = true
 	}
-	if err := s.snapshotCluster(ctx, add); err != nil {
-		return nil, err
+	// At the same time: on a host with thousands of objects each list takes the daemon a good part of the whole.
+	looks, ctx := errgroup.WithContext(ctx)
+	for _, look := range []func(context.Context, seen) error{
+		s.allServices, s.allSecrets, s.allConfigs, s.allContainers, s.allNetworks, s.allVolumes,
+	} {
+		looks.Go(func() error {
+			if err := look(ctx, add); !notManager(err) { // outside a Swarm there is nothing of its kind
+				return err
+			}
+			return nil
+		})
 	}
-	containers, err := s.docker.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", err)
-	}
-	for _, v := range containers.Items {
-		if v.Labels["com.docker.swarm.task.id"] == "" && len(v.Names) > 0 { // a task's container is its service's affair
-			add("container", strings.TrimPrefix(v.Names[0], "/"), v.Labels)
-		}
-	}
-	networks, err := s.docker.NetworkList(ctx, client.NetworkListOptions{Filters: client.Filters{}.Add("type", "custom")})
-	if err != nil {
-		return nil, fmt.Errorf("list networks: %w", err)
-	}
-	for _, v := range networks.Items {
-		if v.Name != "ingress" && v.Name != "docker_gwbridge" {
-			add("network", v.Name, v.Labels)
-		}
-	}
-	volumes, err := s.docker.VolumeList(ctx, client.VolumeListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list volumes: %w", err)
-	}
-	for _, v := range volumes.Items {
-		add("volume", v.Name, v.Labels)
-	}
-	return out, nil
+	return out, looks.Wait()
 }
 
-// snapshotCluster looks at what the Swarm shares.
-func (s *Swarm) snapshotCluster(ctx context.Context, add func(kind, name string, labels map[string]string)) error {
+// seen takes one object. It may be called at the same time.
+type seen func(kind, name string, labels map[string]string)
+
+func (s *Swarm) allServices(ctx context.Context, add seen) error {
 	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{})
-	if notManager(err) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("list services: %w", err)
 	}
 	for _, v := range services.Items {
 		add("service", v.Spec.Name, v.Spec.Labels)
 	}
+	return nil
+}
+
+func (s *Swarm) allSecrets(ctx context.Context, add seen) error {
 	secrets, err := s.docker.SecretList(ctx, client.SecretListOptions{})
 	if err != nil {
 		return fmt.Errorf("list secrets: %w", err)
@@ -76,12 +69,53 @@ func (s *Swarm) snapshotCluster(ctx context.Context, add func(kind, name string,
 	for _, v := range secrets.Items {
 		add("secret", v.Spec.Name, v.Spec.Labels)
 	}
+	return nil
+}
+
+func (s *Swarm) allConfigs(ctx context.Context, add seen) error {
 	configs, err := s.docker.ConfigList(ctx, client.ConfigListOptions{})
 	if err != nil {
 		return fmt.Errorf("list configs: %w", err)
 	}
 	for _, v := range configs.Items {
 		add("config", v.Spec.Name, v.Spec.Labels)
+	}
+	return nil
+}
+
+func (s *Swarm) allContainers(ctx context.Context, add seen) error {
+	containers, err := s.docker.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, v := range containers.Items {
+		if v.Labels["com.docker.swarm.task.id"] == "" && len(v.Names) > 0 { // a task's container is its service's affair
+			add("container", strings.TrimPrefix(v.Names[0], "/"), v.Labels)
+		}
+	}
+	return nil
+}
+
+func (s *Swarm) allNetworks(ctx context.Context, add seen) error {
+	networks, err := s.docker.NetworkList(ctx, client.NetworkListOptions{Filters: client.Filters{}.Add("type", "custom")})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	for _, v := range networks.Items {
+		if v.Name != "ingress" && v.Name != "docker_gwbridge" {
+			add("network", v.Name, v.Labels)
+		}
+	}
+	return nil
+}
+
+func (s *Swarm) allVolumes(ctx context.Context, add seen) error {
+	volumes, err := s.docker.VolumeList(ctx, client.VolumeListOptions{})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		add("volume", v.Name, v.Labels)
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ type Swarm struct {
 type socket struct {
 	proxy  *proxy.Proxy
 	ledger *ledger.Ledger
+	locks  map[string]*os.File // by stack: of the apps that the build deployed
 }
 
 // Open prepares for builds. It does not need the daemon to run; Health tells whether it does.
@@ -151,6 +152,7 @@ func (s *Swarm) Attach(ctx context.Context, b Build) (string, error) {
 		Networks: s.cfg.Networks, Mounts: s.cfg.Mounts, Caps: s.cfg.Caps,
 		Docker: s.docker, Dial: s.dial, Ledger: l, Namespace: namespace, Log: s.cfg.Log.WithField("build", b.Name),
 		HoldTimeout: holdTimeout, BodyLimit: bodyLimit,
+		Stack: func(stack string) { s.holdApp(b.Name, stack) },
 	}
 	p, err := proxy.Start(ctx, cfg)
 	if err != nil {
@@ -158,7 +160,7 @@ func (s *Swarm) Attach(ctx context.Context, b Build) (string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sockets[b.Name] = &socket{p, l}
+	s.sockets[b.Name] = &socket{p, l, map[string]*os.File{}}
 	return cfg.Socket, nil
 }
 
@@ -179,6 +181,9 @@ func (s *Swarm) Detach(ctx context.Context, build string) error {
 		return nil
 	}
 	err := errors.Join(at.proxy.Close(), at.ledger.Close())
+	for _, lock := range at.locks {
+		err = errors.Join(err, lock.Close())
+	}
 	h, lookErr := s.holding(ctx, build)
 	if lookErr != nil || !h.empty() {
 		return errors.Join(err, lookErr)

@@ -36,7 +36,7 @@ type teardown struct {
 }
 
 // Teardown removes what the build made and waits until two looks in a row find nothing. It returns what it removed
-// also when it cannot finish in time.
+// also when it cannot finish in time. That something is left then is no error of its own: Remaining names it.
 func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, error) {
 	if s.cfg.Mode != ModeProxy {
 		return nil, nil
@@ -52,11 +52,21 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	files, fileErr := s.removeEnvFiles(ctx, build)
 	removed, err = append(removed, files...), errors.Join(err, fileErr)
 	s.remember(build, t.refusals)
+	var late *lateError
+	if errors.As(err, &late) {
+		return removed, fileErr
+	}
 	if err == nil && s.attached(build) == nil {
 		err = s.forget(ctx, build)
 	}
 	return removed, err
 }
+
+// lateError names what is left of an app or a build when its time is over.
+type lateError struct{ text string }
+
+// Error implements error.
+func (e *lateError) Error() string { return e.text }
 
 // newTeardown prepares the removal of what look finds.
 func newTeardown(s *Swarm, build string, look func(context.Context) (*holding, error)) *teardown {
@@ -109,8 +119,8 @@ func (t *teardown) late(left *holding, failure error) error {
 		}
 		names = append(names, text)
 	}
-	return fmt.Errorf("remove the Docker objects of %s: still there after %s: %s", t.build, t.s.cfg.TeardownTimeout,
-		strings.Join(names, "; "))
+	return &lateError{fmt.Sprintf("remove the Docker objects of %s: still there after %s: %s", t.build, t.s.cfg.TeardownTimeout,
+		strings.Join(names, "; "))}
 }
 
 // note remembers what was seen, and says whether anything of it is new.
@@ -146,13 +156,13 @@ func (t *teardown) removed(left *holding) []leftover.Item {
 // pass does one round of removals. Nothing that tasks or containers use is touched while they are there: a network
 // that goes before its tasks costs the addresses that they hold on other networks, for good.
 func (t *teardown) pass(ctx context.Context, h *holding) {
-	// The sooner a task's container is dead after its service is gone, the more tasks are spared the seconds that the
-	// Swarm gives each to leave its networks.
+	// Containers first: a task whose container is gone before its service is spared the seconds that the Swarm gives
+	// each to leave its networks, twice. Replacements wait for their restart delay, and go with the service.
+	atOnce(h.containers, func(v thing) { t.removeContainer(ctx, v) })
 	atOnce(h.services, func(v thing) {
 		_, err := v.node.docker.ServiceRemove(ctx, v.id, client.ServiceRemoveOptions{})
 		t.result(v, err)
 	})
-	atOnce(h.containers, func(v thing) { t.removeContainer(ctx, v) })
 	if len(h.services)+len(h.tasks)+len(h.containers) > 0 {
 		// A container that cannot be removed must not hold up the rest for ever, but its own network and volumes stay.
 		if len(h.services)+len(h.tasks) > 0 || !t.refused(h.containers) {
@@ -264,5 +274,9 @@ func (t *teardown) result(v thing, err error) {
 	if errors.Is(err, context.DeadlineExceeded) && t.refusals[v.key()] != "" {
 		return // what the daemon said before the time was over tells more
 	}
-	t.refusals[v.key()] = strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	reason := strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	if _, plain, ok := strings.Cut(reason, " desc = "); ok && strings.HasPrefix(reason, "rpc error: ") {
+		reason = plain // the rest says how the daemon speaks to itself
+	}
+	t.refusals[v.key()] = reason
 }

@@ -1,0 +1,59 @@
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockApp takes the lock that whoever uses an app holds, so that nobody deploys it while it is removed. An app without
+// a lock file is nobody's.
+func (s *Swarm) lockApp(stack string) (*os.File, error) {
+	f, err := s.openLock(stack, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.Open(os.DevNull)
+	}
+	return f, err
+}
+
+// holdApp takes the lock of an app that a build deploys, until the build's socket is closed. Every janitor on the host
+// then sees that the app lives, also what belongs to it and carries no label. A lock that somebody holds already, such
+// as the pipeline itself, does the same.
+func (s *Swarm) holdApp(build, stack string) {
+	if !s.appStack(stack) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.sockets[build]
+	if at == nil || at.locks[stack] != nil {
+		return
+	}
+	f, err := s.openLock(stack, os.O_RDWR|os.O_CREATE)
+	switch {
+	case err == nil:
+		at.locks[stack] = f
+	case !errors.Is(err, unix.EWOULDBLOCK):
+		s.cfg.Log.WithError(err).Warn("a janitor may take this app for one that nobody uses")
+	}
+}
+
+// openLock opens and locks an app's file. The file stays when it is given up: to remove it would part those who wait
+// for it from those who come later.
+func (s *Swarm) openLock(stack string, flags int) (*os.File, error) {
+	path := os.DevNull
+	if s.cfg.LockDir != "" {
+		path = filepath.Join(s.cfg.LockDir, "cc-ci-app-"+filepath.Base(domain(stack))+".lock")
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil || path == os.DevNull {
+		return f, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the app of stack %s: it is in use: %w", stack, err), f.Close())
+	}
+	return f, nil
+}
