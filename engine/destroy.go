@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Destroy removes everything of the build from the host and looks again whether it is gone. It needs nothing but
@@ -14,7 +18,7 @@ import (
 // errors say what kept teardown from working or from knowing.
 func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
 	started := time.Now()
-	report := &Report{Build: name}
+	report := newReport(name)
 	if err := e.locks.wait(ctx, name); err != nil {
 		return report, err
 	}
@@ -79,21 +83,35 @@ func (e *Engine) forget(name string) error {
 // before the first build. The reports are those of builds of which something was found.
 func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
 	names, errs := e.found(ctx)
+	var mu sync.Mutex
 	var reports []*Report
+	// At the same time: what cannot be removed costs each build the whole time of a teardown, and polling waits.
+	var builds errgroup.Group
+	builds.SetLimit(sweepers)
 	for _, name := range names {
 		if e.Busy(name) {
 			continue
 		}
-		report, err := e.Destroy(ctx, name)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sweep build %s: %w", name, err))
-		}
-		if report.found() {
-			reports = append(reports, report)
-		}
+		builds.Go(func() error {
+			report, err := e.Destroy(ctx, name)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("sweep build %s: %w", name, err))
+			}
+			if report.found() {
+				reports = append(reports, report)
+			}
+			return nil
+		})
 	}
+	_ = builds.Wait() // every error is in the list
+	slices.SortFunc(reports, func(a, b *Report) int { return strings.Compare(a.Build, b.Build) })
 	return reports, errors.Join(errs...)
 }
+
+// sweepers is how many builds are swept at the same time.
+const sweepers = 8
 
 // found names every build that some reaper or a lock file knows, in order.
 func (e *Engine) found(ctx context.Context) ([]string, []error) {

@@ -40,6 +40,12 @@ type Report struct {
 	Seconds  float64   `json:"seconds"`
 }
 
+// newReport is the report of a teardown that has not begun. Its lists are empty, not null: machines read it.
+func newReport(build string) *Report {
+	none := []leftover.Item{}
+	return &Report{Build: build, Leftovers: none, Removed: none, Kept: none, Survivors: none, Unverified: none}
+}
+
 // Lines is the report for people, a line each.
 func (r *Report) Lines() []string {
 	var lines []string
@@ -65,7 +71,7 @@ func (r *Report) Lines() []string {
 
 // sortUnverified moves what only stands for a place that nobody could look at out of the survivors.
 func (r *Report) sortUnverified() {
-	var survivors []leftover.Item
+	survivors := []leftover.Item{}
 	for _, item := range r.Survivors {
 		if item.Kind == swarm.KindNode {
 			r.Unverified = append(r.Unverified, item)

@@ -44,6 +44,9 @@ type build struct {
 	// after is called with a step whose commands were run to an end; it may be nil.
 	after func(*engine.Step, io.Writer)
 
+	// tell is called with what a teardown found, once its step's log holds it; it may be nil.
+	tell func(step string, report *engine.Report)
+
 	deadline time.Time
 	late     atomic.Bool // the stage ran out of time
 	skipRest atomic.Bool // a step asked to skip what is left
@@ -237,7 +240,13 @@ func (b *build) teardown() error {
 	torn := false
 	b.withLog(name, func(log io.Writer) outcome {
 		torn = true
-		leak = b.guarded(func() error { return b.destroy(ctx, log) })
+		leak = b.guarded(func() error {
+			report, err := b.destroy(ctx, log)
+			if b.tell != nil && report != nil {
+				b.tell(name, report)
+			}
+			return err
+		})
 		if leak != nil {
 			return outcome{status: drone.StatusFailing, code: 1, text: leak.Error()}
 		}
@@ -245,13 +254,13 @@ func (b *build) teardown() error {
 	})
 	if !torn {
 		// Its log could not be opened, on a full disk for one. That is no reason to leave anything on the host.
-		leak = b.guarded(func() error { return b.destroy(ctx, io.Discard) })
+		leak = b.guarded(func() error { _, err := b.destroy(ctx, io.Discard); return err })
 	}
 	return leak
 }
 
 // destroy tears the build down and writes what was found.
-func (b *build) destroy(ctx context.Context, out io.Writer) error {
+func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, error) {
 	report, err := b.engine.Destroy(ctx, b.spec.Build)
 	b.hooks.tornDown(report, err)
 	// What is left is in the report's lines; any other error is why the teardown could not do or know its work.
@@ -265,7 +274,7 @@ func (b *build) destroy(ctx context.Context, out io.Writer) error {
 			say(out, line)
 		}
 	}
-	return b.leaks(report, err)
+	return report, b.leaks(report, err)
 }
 
 // conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.

@@ -40,7 +40,7 @@ func (r *Runner) newStage(ctx context.Context, rec *record) *stage {
 	s.build = build{
 		engine: r.cfg.Engine, rec: rec, log: log, hooks: r.cfg.Hooks, procs: r.procs, leaks: r.cfg.Leaks,
 		cleanup: r.cfg.CleanupTimeout, tearing: r.cfg.TeardownTimeout,
-		withLog: s.withLog, skipped: s.skipped, after: s.card,
+		withLog: s.withLog, skipped: s.skipped, after: s.card, tell: s.reportCard,
 	}
 	rec.log = log
 	s.life, s.end = context.WithCancelCause(ctx)

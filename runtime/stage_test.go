@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/json"
 	"errors"
 	goruntime "runtime"
 	"slices"
@@ -255,6 +256,31 @@ func TestCard(t *testing.T) {
 	step, _ := g.srv.Step(job.Stage, "a")
 	if card := string(g.srv.Card(step.ID)); !strings.Contains(card, `{"x":1}`) {
 		t.Errorf("card: %q", card)
+	}
+	if step, _ := g.srv.Step(job.Stage, "teardown"); len(g.srv.Card(step.ID)) > 0 {
+		t.Errorf("a clean teardown has the card %q", g.srv.Card(step.ID))
+	}
+}
+
+// What a pipeline leaves behind is shown as the card of the teardown, without its secrets.
+func TestTeardownCard(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.runner.timing.beatShort = time.Minute
+	g.start()
+	job := g.build(testStep{Name: "a", Sh: `setsid sh -c 'sleep 1000; echo canary-in-a-card' >/dev/null 2>&1 &`,
+		Secrets: map[string]string{"TOKEN": "canary-in-a-card"}})
+	g.settled(job.Stage)
+	step, _ := g.srv.Step(job.Stage, "teardown")
+	if strings.Contains(string(g.srv.Card(step.ID)), "canary-in-a-card") {
+		t.Error("the card shows a secret")
+	}
+	var card struct {
+		Schema string
+		Data   engine.Report
+	}
+	if err := json.Unmarshal(g.srv.Card(step.ID), &card); err != nil || card.Schema == "" || len(card.Data.Leftovers) == 0 {
+		t.Errorf("card: %v, %q", err, g.srv.Card(step.ID))
 	}
 }
 

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -107,14 +108,37 @@ func (s *stage) card(step *engine.Step, log io.Writer) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	var id int64
-	s.rec.read(func(e *entry) { id = e.step(step.Name).ID })
 	if err == nil {
-		ctx, done := context.WithTimeout(s.reporting, s.timing.beatShort)
-		defer done()
-		err = s.cfg.Server.UploadCard(ctx, id, card)
+		err = s.upload(step.Name, card)
 	}
 	if err != nil {
 		say(log, "card: "+err.Error())
 	}
+}
+
+// reportSchema is how a server that knows cards shows a teardown's report.
+const reportSchema = "https://git.autonomic.zone/recipe-maintainers/cc-ci/raw/branch/main/docs/teardown-card.json"
+
+// reportCard uploads what a teardown found as the step's card, where there is more to tell than that all is clean.
+func (s *stage) reportCard(step string, report *engine.Report) {
+	if len(report.Leftovers)+len(report.Kept)+len(report.Survivors)+len(report.Unverified) == 0 {
+		return
+	}
+	data, err := json.Marshal(report)
+	if err == nil {
+		err = s.upload(step, &drone.CardInput{Schema: reportSchema, Data: json.RawMessage(s.masked(string(data)))})
+	}
+	// The log of the step says the same, and servers before 2.1 know no cards.
+	if err != nil {
+		s.log.WithError(err).Debug("the teardown has no card")
+	}
+}
+
+// upload gives the server a step's card.
+func (s *stage) upload(step string, card *drone.CardInput) error {
+	var id int64
+	s.rec.read(func(e *entry) { id = e.step(step).ID })
+	ctx, done := context.WithTimeout(s.reporting, s.timing.beatShort)
+	defer done()
+	return s.cfg.Server.UploadCard(ctx, id, card)
 }
