@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	runner "github.com/drone/runner-go/client"
 
@@ -196,13 +197,17 @@ func (d *daemon) runnerConfig(server runtime.Server, state string) runtime.Confi
 		State:           state,
 		LogLimit:        int64(c.LogLimit),
 		DrainTimeout:    c.DrainTimeout,
-		TeardownTimeout: c.TeardownTimeout,
+		TeardownTimeout: c.TeardownTimeout + lastLook,
 		Paused:          d.docker.paused,
 		Leaks:           c.leaks,
 		Hooks:           d.hooks(),
 		Log:             d.log.entry,
 	}
 }
+
+// lastLook is what a teardown has when Docker's objects have used up DRONE_RUNNER_TEARDOWN_TIMEOUT: to name what
+// survived, and to remove the build's directory all the same.
+const lastLook = 30 * time.Second
 
 // limits are whose stages may run.
 func (c *Config) limits() runtime.Limits {
@@ -236,7 +241,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err := d.recover(ctx); err != nil {
 		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
 	}
-	d.docker.ownerless(d.log.entry)
+	d.docker.ownerless(func() bool { return true }, d.log.entry)
 	done := make(chan struct{})
 	beside.Go(func() { d.obey(signals, done, stop) })
 	debug.FreeOSMemory() // what only the start needed is not kept through days of waiting
@@ -259,7 +264,7 @@ func (d *daemon) recover(ctx context.Context) error {
 			d.log.entry.WithField("build", report.Build).Warn("an earlier run left this: " + line)
 		}
 	}
-	return errors.Join(err, errSweep)
+	return errors.Join(err, errSweep, d.docker.sweepApps(d.log.entry))
 }
 
 // obey carries out what signals ask for, until the runner has ended.
@@ -283,7 +288,7 @@ func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, stop func(
 			default:
 				stopping = true
 				d.log.entry.Infof("stopping: running builds have %s to end; one more signal cancels them", d.config.DrainTimeout)
-				notifyStopping(d.log.entry, d.config.DrainTimeout+d.config.TeardownTimeout)
+				notifyStopping(d.log.entry, d.config.DrainTimeout+d.config.TeardownTimeout+lastLook)
 				d.runner.Drain()
 			}
 		}

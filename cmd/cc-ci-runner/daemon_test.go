@@ -353,6 +353,21 @@ func TestTwoRunnersOnOneStateDirectory(t *testing.T) {
 	third.says("capacity 2")
 }
 
+// The list of leaks asks the server nothing, so it needs no secret; without a configuration it says where that comes from.
+func TestLeaksWithoutASecret(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	text := "DRONE_RPC_HOST=drone.example.org\nDRONE_RUNNER_ROOT=" + t.TempDir() + "\nDRONE_RUNNER_STATE=" + t.TempDir() + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := call(t, "leaks", "--config", file, "--json"); code == 2 || !strings.HasPrefix(out, "[") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+	if _, errs, code := call(t, "leaks"); code != 2 || !strings.Contains(errs, "--config FILE") || strings.Contains(errs, "SECRET") {
+		t.Errorf("without a configuration: exit code %d: %s", code, errs)
+	}
+}
+
 // After SIGKILL, the next start ends what is left and reports the stage.
 func TestRestartAfterACrash(t *testing.T) {
 	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))

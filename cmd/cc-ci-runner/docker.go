@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync"
 	"time"
@@ -89,9 +90,10 @@ func (s *dockerSide) paused() string {
 }
 
 // ownerless looks, when no build runs, for Docker objects that are nobody's and were not there before. They are named
-// in the log and left alone: they may be an admin's.
-func (s *dockerSide) ownerless(log *logrus.Entry) {
-	if s.swarm == nil {
+// in the log and left alone: they may be an admin's. A look during which a build began tells nothing: what a build
+// makes carries its label only as far as Docker has labels for it.
+func (s *dockerSide) ownerless(idle func() bool, log *logrus.Entry) {
+	if s.swarm == nil || !idle() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, healthInterval)
@@ -101,14 +103,37 @@ func (s *dockerSide) ownerless(log *logrus.Entry) {
 		log.WithError(err).Warn("Docker: what lies on the host could not be looked at")
 		return
 	}
+	if !idle() {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.base != nil {
 		for _, item := range s.base.Ownerless(now) {
-			log.Warnf("Docker: %s is no build's, and new since no build ran the last time", item)
+			log.Warnf("Docker: the %s %s is no build's, and new since no build ran the last time", item.Kind, item.Name)
 		}
 	}
 	s.base = now
+}
+
+// sweepApps removes the apps that match DRONE_RUNNER_APP_PATTERN and that nobody holds: what builds deployed past their
+// sockets before a crash.
+func (s *dockerSide) sweepApps(log *logrus.Entry) error {
+	if s.swarm == nil {
+		return nil
+	}
+	apps, err := s.swarm.FindApps(s.ctx)
+	for _, app := range apps {
+		if app.Live {
+			continue
+		}
+		removed, errApp := s.swarm.Remove(s.ctx, app)
+		for _, item := range removed {
+			log.Warnf("an earlier run left this: the app %s: removed: %s", app.Stack, item)
+		}
+		err = errors.Join(err, errApp)
+	}
+	return err
 }
 
 // Close closes the connections to Docker.

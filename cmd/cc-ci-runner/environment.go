@@ -14,6 +14,9 @@ type environment struct {
 	file  string
 	start map[string]string
 	added map[string]bool
+
+	// unneeded is a secret that the command does without: who may not read it can use the command all the same.
+	unneeded string
 }
 
 func newEnvironment(file string) *environment {
@@ -40,6 +43,9 @@ func (e *environment) load() (*Config, []string, error) {
 		e.added[name] = true
 	}
 	maps.Copy(vars, e.start)
+	if name := e.unneeded; name != "" && vars[name] == "" && vars[name+"_FILE"] == "" {
+		vars[name] = "none"
+	}
 	for name, value := range vars {
 		if err := os.Setenv(name, value); err != nil {
 			errs = append(errs, fmt.Errorf("set %s: %w", name, err))

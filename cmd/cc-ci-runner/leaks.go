@@ -73,9 +73,15 @@ func (c *leaksCommand) listAndRemove(ctx context.Context, d *daemon, out streams
 
 // open makes an engine as the daemon has it. The daemon may be running meanwhile.
 func (c *leaksCommand) open(ctx context.Context) (*daemon, error) {
-	config, _, err := newEnvironment(c.Config).load()
+	env := newEnvironment(c.Config)
+	env.unneeded = "DRONE_RPC_SECRET" // the server is not asked
+	config, _, err := env.load()
 	if err != nil {
-		return nil, &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
+		hint := ""
+		if c.Config == "" {
+			hint = "; --config FILE reads the daemon's"
+		}
+		return nil, &exitError{exitUsage, "the configuration is faulty" + hint + ":\n" + err.Error()}
 	}
 	log, err := newLogging(config, io.Discard)
 	if err != nil {

@@ -98,9 +98,8 @@ func (d *daemon) hooks() runtime.Hooks {
 			m.stages.WithLabelValues(e.Status).Inc()
 			m.stageTime.Observe(e.Took.Seconds())
 			d.ended.add(e)
-			if len(d.runner.Status().Running) <= 1 { // the one that ends is still counted
-				d.docker.ownerless(d.log.entry)
-			}
+			// The one that ends is still counted.
+			d.docker.ownerless(func() bool { return len(d.runner.Status().Running) <= 1 }, d.log.entry)
 		},
 		TornDown: func(report *engine.Report, _ error) {
 			m.teardown.Observe(report.Seconds)
