@@ -70,13 +70,19 @@ func BenchmarkStreams(b *testing.B) {
 	j.do("commit", "big", "big:1")
 	saved := b.TempDir() + "/big.tar"
 	j.do("save", "-o", saved, "big:1")
-	for name, endpoint := range map[string]string{"direct": h.d.Host, "through": "unix://" + j.socket} {
-		for call, script := range map[string]string{
-			"save":   "docker save big:1 >/dev/null",
-			"load":   "docker load -qi " + saved,
-			"cp-out": "docker cp big:/big - >/dev/null",
-			"exec":   "docker exec big cat /big >/dev/null",
-		} {
+	copied := b.TempDir() + "/copy.tar"
+	j.do("exec", "big", "mkdir", "/in")
+	if out, err := exec.Command("sh", "-c", "DOCKER_HOST="+h.d.Host+" docker cp big:/big - >"+copied).CombinedOutput(); err != nil {
+		b.Fatal(err, string(out))
+	}
+	for call, script := range map[string]string{
+		"save":   "docker save big:1 >/dev/null",
+		"load":   "docker load -qi " + saved,
+		"cp-out": "docker cp big:/big - >/dev/null",
+		"cp-in":  "docker cp - big:/in <" + copied,
+		"exec":   "docker exec big cat /big >/dev/null",
+	} {
+		for name, endpoint := range map[string]string{"direct": h.d.Host, "through": "unix://" + j.socket} {
 			b.Run(call+"/"+name, func(b *testing.B) {
 				b.SetBytes(200 << 20)
 				for b.Loop() {

@@ -215,58 +215,9 @@ func (h *host) quiet() {
 // objects lists every object of the daemon as "kind name", except for what each Swarm has.
 func (h *host) objects() map[string]bool {
 	h.t.Helper()
-	ctx, c, out := h.t.Context(), h.d.Client, map[string]bool{}
-	check := func(err error) {
-		if err != nil {
-			h.t.Fatal("list: ", err)
-		}
-	}
-	containers, err := c.ContainerList(ctx, client.ContainerListOptions{All: true})
-	check(err)
-	for _, v := range containers.Items {
-		out["container "+strings.TrimPrefix(v.Names[0], "/")] = true
-	}
-	volumes, err := c.VolumeList(ctx, client.VolumeListOptions{})
-	check(err)
-	for _, v := range volumes.Items {
-		out["volume "+v.Name] = true
-	}
-	networks, err := c.NetworkList(ctx, client.NetworkListOptions{Filters: client.Filters{}.Add("type", "custom")})
-	check(err)
-	for _, v := range networks.Items {
-		if v.Name != "docker_gwbridge" && v.Name != "ingress" {
-			out["network "+v.Name] = true
-		}
-	}
-	images, err := c.ImageList(ctx, client.ImageListOptions{All: true})
-	check(err)
-	for _, v := range images.Items {
-		out["image "+v.ID] = true
-		for _, tag := range v.RepoTags {
-			if tag != "<none>:<none>" {
-				out["image "+tag] = true
-			}
-		}
-	}
-	services, err := c.ServiceList(ctx, client.ServiceListOptions{})
-	check(err)
-	for _, v := range services.Items {
-		out["service "+v.Spec.Name] = true
-	}
-	tasks, err := c.TaskList(ctx, client.TaskListOptions{})
-	check(err)
-	for _, v := range tasks.Items {
-		out["task "+v.NodeID+"/"+v.ID] = true
-	}
-	secrets, err := c.SecretList(ctx, client.SecretListOptions{})
-	check(err)
-	for _, v := range secrets.Items {
-		out["secret "+v.Spec.Name] = true
-	}
-	configs, err := c.ConfigList(ctx, client.ConfigListOptions{})
-	check(err)
-	for _, v := range configs.Items {
-		out["config "+v.Spec.Name] = true
+	out, err := h.d.Objects(h.t.Context())
+	if err != nil {
+		h.t.Fatal("list: ", err)
 	}
 	return out
 }
@@ -277,10 +228,18 @@ func (h *host) census() map[string]int {
 	h.quiet()
 	out := map[string]int{}
 	for key := range h.objects() {
-		kind, _, _ := strings.Cut(key, " ")
-		out[kind]++
+		out[kindOf(key)]++
 	}
 	return out
+}
+
+// kindOf is the kind of one of objects' keys. Anonymous volumes are a kind of their own: no label can mark them.
+func kindOf(key string) string {
+	kind, name, _ := strings.Cut(key, " ")
+	if kind == "volume" && proxy.Anonymous(name) {
+		return "anonymous volume"
+	}
+	return kind
 }
 
 // write writes a file into the workspace.

@@ -39,3 +39,15 @@ not an event
 		t.Errorf("the output of a passed test is shown: %q", out.String())
 	}
 }
+
+func TestLogsOfPassedTests(t *testing.T) {
+	const input = `{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:1: 100 cycles\n"}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":0.1}
+`
+	var out strings.Builder
+	r := &report{out: &out, logs: true, output: map[string][]string{}, failedTests: map[string]int{}}
+	if err := r.read(strings.NewReader(input)); err != nil || out.String() != "    a_test.go:1: 100 cycles\n" {
+		t.Errorf("shown: %q, %v", out.String(), err)
+	}
+}
