@@ -44,7 +44,7 @@
     runner.path = [ "/run/current-system/sw" ];
 
     bridge.enable = true;
-    # docker_gwbridge's address, from which Traefik reaches the host: ip -4 addr show docker_gwbridge
+    # docker_gwbridge's address, at which Traefik reaches the host; cc-ci-hooks.service says if it is another one.
     bridge.listenStreams = [ "172.18.0.1:3001" ];
     bridge.openInterfaces = [ "docker_gwbridge" ];
     bridge.hookDomain = "hooks.ci.example.org";

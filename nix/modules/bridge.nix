@@ -13,6 +13,9 @@ let
   missing = lib.filter (c: ! (cfg.credentials ? ${c})) needed;
   isSecret = n: lib.hasSuffix "_TOKEN" n || lib.hasSuffix "_SECRET" n || lib.hasSuffix "_SECRETS" n;
 
+  host = lib.head (lib.splitString ":" (lib.head cfg.listenStreams));
+  port = lib.last (lib.splitString ":" (lib.head cfg.listenStreams));
+
   # Traefik finds what it serves by the labels of Swarm services, so a container passes hooks on to the host. It is made of
   # the Nix store: no registry has to be reached.
   socat = "cc-ci-hooks:${pkgs.socat.version}";
@@ -37,6 +40,11 @@ let
     text = ''
       wanted=${builtins.hashString "sha256" (toString forwarder)}
       docker info --format '{{.Swarm.LocalNodeState}}' >/dev/null || { echo "Docker does not answer; look at docker.service" >&2; exit 1; }
+      gateway=$(docker network inspect docker_gwbridge --format '{{(index .IPAM.Config 0).Gateway}}')
+      if [ "$gateway" != ${lib.escapeShellArg host} ]; then
+        echo "containers reach this host at $gateway (docker_gwbridge), but the bridge listens elsewhere: set ${option}.listenStreams = [ \"$gateway:${port}\" ]" >&2
+        exit 1
+      fi
       docker image inspect ${socat} >/dev/null 2>&1 || docker load --quiet --input ${image} >/dev/null
       have=$(docker service ls --filter name=cc-ci-hooks --format '{{.Name}}')
       if [ -n "$have" ]; then
@@ -150,7 +158,7 @@ in
     environment.systemPackages = [ tool ];
 
     networking.firewall.interfaces = lib.genAttrs cfg.openInterfaces (_: {
-      allowedTCPPorts = [ (lib.toInt (lib.last (lib.splitString ":" (lib.head cfg.listenStreams)))) ];
+      allowedTCPPorts = [ (lib.toInt port) ];
     });
 
     systemd.sockets.${name} = {

@@ -45,7 +45,7 @@ in
       default = [ "/var/lib/docker" "/nix" ];
       description = "Where to look.";
     };
-    bytes = percent 85 "From this share of bytes on, unused images, containers and build caches go.";
+    bytes = percent 85 "From this share of bytes on, in percent, unused images, containers and build caches go.";
     inodes = percent 80 "The same for inodes, of which small files use up many.";
     dates = mkOption {
       type = types.str;
