@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/kardianos/service"
 )
@@ -85,6 +86,10 @@ func (c *serviceCommand) configFile() string {
 
 // manager is the host's service manager, told about our service.
 func (c *serviceCommand) manager() (service.Service, error) {
+	// Other managers of Linux would get scripts that neither wait for running builds nor delegate a cgroup.
+	if platform := service.Platform(); runtime.GOOS == "linux" && platform != "linux-systemd" {
+		return nil, fmt.Errorf("systemd does not run on this host: let its own service manager start `cc-ci-runner daemon %s`", c.configFile())
+	}
 	manager, err := service.New(nothing{}, &service.Config{
 		Name:        c.Name,
 		DisplayName: c.Name,

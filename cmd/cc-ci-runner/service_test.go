@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/kardianos/service"
 )
 
 // The unit that `service install` writes is one that systemd accepts. Where systemd-analyze is missing, the lines that
@@ -36,6 +39,20 @@ func TestUnit(t *testing.T) {
 	}
 	if out, err := exec.Command(analyze, "verify", "--man=no", file).CombinedOutput(); err != nil {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// Without systemd nothing is installed, and the error says what to do instead.
+func TestServiceWithoutSystemd(t *testing.T) {
+	if service.Platform() == "linux-systemd" || runtime.GOOS != "linux" {
+		t.Skip("this host has a service manager that we know")
+	}
+	config := write(t, "DRONE_RPC_HOST=drone.example.org\nDRONE_RPC_SECRET=x\n")
+	for _, action := range []string{"install", "start", "stop", "status", "uninstall"} {
+		_, errs, code := call(t, "service", action, "--config", config)
+		if code != 1 || !strings.Contains(errs, "systemd does not run on this host") || !strings.Contains(errs, "daemon "+config) {
+			t.Errorf("%s: exit code %d: %s", action, code, errs)
+		}
 	}
 }
 
