@@ -5,9 +5,9 @@
 //	bed, err := testbed.Start(ctx, testbed.Options{Log: os.Stderr})
 //	defer bed.Stop(ctx)
 //	user, err := bed.Gitea.NewUser(ctx, "alice")
-//	repo, err := bed.Gitea.NewRepo(ctx, user, "alice", "hello", false, map[string]string{".drone.yml": pipeline})
+//	repo, err := user.NewRepo(ctx, testbed.RepoSpec{Name: "hello"})
 //	err = bed.Drone.Activate(ctx, user, repo, testbed.Settings{})
-//	_, err = bed.Gitea.Push(ctx, user, repo, "main", "a change", map[string]string{"a": "b"})
+//	_, err = user.Push(ctx, repo, testbed.Commit{Message: "a pipeline", Files: map[string]string{".drone.yml": pipeline}})
 //	build, err := bed.Drone.WaitFor(ctx, repo, testbed.Event("push"))
 //
 // The servers are test dependencies: they are built from their published modules, each by a wrapper module of its own

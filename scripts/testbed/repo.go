@@ -32,7 +32,7 @@ type RepoSpec struct {
 	Owner   string // an organisation; the user when empty
 	Name    string
 	Private bool
-	Files   map[string]string // path to content, the first commit on main
+	Files   map[string]string // path to content, the first commit on main; without any the repository is empty
 }
 
 // Commit describes a commit to be pushed.
@@ -42,7 +42,7 @@ type Commit struct {
 	Files   map[string]string // path to content; what is not named stays
 }
 
-// NewRepo makes a repository with one commit on the branch main.
+// NewRepo makes a repository, with one commit on the branch main if there are files.
 func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 	client, err := u.Client(ctx)
 	if err != nil {
@@ -59,6 +59,9 @@ func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 		return Repo{}, fmt.Errorf("create repository %s: %w", spec.Name, err)
 	}
 	repo := repoOf(made)
+	if len(spec.Files) == 0 {
+		return repo, nil
+	}
 	if _, err := u.Push(ctx, repo, Commit{Message: "first commit", Files: spec.Files}); err != nil {
 		return Repo{}, err
 	}

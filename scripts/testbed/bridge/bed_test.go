@@ -247,7 +247,7 @@ func (b *bridge) status(sha string) string {
 
 func (b *bridge) until(what string, ok func() bool) {
 	b.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(30 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(150 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.Fatalf("waited in vain until %s", what)
 		}

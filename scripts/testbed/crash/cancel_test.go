@@ -237,7 +237,7 @@ func observe(t *testing.T) *sightings {
 			select {
 			case <-s.ended:
 				return
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(50 * time.Millisecond):
 			}
 			seen := running()
 			now := time.Now()

@@ -44,7 +44,7 @@ type laneSpec struct {
 // newLane starts a runner and pushes its pipeline.
 func newLane(t *testing.T, spec laneSpec) *lane {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 15*time.Minute, fmt.Errorf("%s took more than 15 minutes", t.Name()))
+	ctx, cancel := context.WithTimeoutCause(the.ctx, 15*time.Minute, fmt.Errorf("%s took more than 15 minutes", t.Name()))
 	t.Cleanup(cancel)
 	l := &lane{t: t, ctx: ctx, name: spec.name, repo: spec.repo, wire: newWire(t, the.bed.Drone.URL()), hall: openDir(t)}
 	if l.repo.Name == "" {

@@ -20,6 +20,7 @@ import (
 // world is what every test shares: the servers, the runner's program, and a user with one active repository. Each
 // runner has a branch of it, whose pipeline only that runner takes.
 type world struct {
+	ctx     context.Context // ends when the tests are interrupted
 	bed     *testbed.Bed
 	program string
 	user    *testbed.User
@@ -48,7 +49,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	w := &world{seed: 20261123}
+	w := &world{ctx: ctx, seed: 20261123}
 	if text := os.Getenv("CC_CI_CRASH_SEED"); text != "" {
 		if w.seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return 1, fmt.Errorf("CC_CI_CRASH_SEED: %w", err)

@@ -26,44 +26,39 @@ type testCase struct {
 	repo  testbed.Repo
 }
 
-// newCase prepares a test and lets it run beside the others. Its repository holds a file greeting.
+// newCase prepares a test and lets it run beside the others.
 func newCase(t *testing.T) *testCase {
 	t.Helper()
 	t.Parallel()
-	return newCaseOn(t, bed)
-}
-
-// newCaseOn is newCase for a test with servers of its own.
-func newCaseOn(t *testing.T, servers *testbed.Bed) *testCase {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("%s took more than five minutes", t.Name()))
-	t.Cleanup(cancel)
-	c := &testCase{t: t, ctx: ctx, bed: servers, label: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))}
 	// Few at a time: forty users, repositories and pushes at once only hold each other up.
 	setups <- struct{}{}
 	defer func() { <-setups }()
+	return prepare(t, bed)
+}
+
+// newLongCase is newCase for a test that waits for half a minute or more: it does not wait for its turn before that, so
+// that the others run while it waits.
+func newLongCase(t *testing.T) *testCase {
+	t.Helper()
+	t.Parallel()
+	return prepare(t, bed)
+}
+
+// prepare makes the user and the repository of a test, on the servers that all share or on its own.
+func prepare(t *testing.T, servers *testbed.Bed) *testCase {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(running, 5*time.Minute, fmt.Errorf("%s took more than five minutes", t.Name()))
+	t.Cleanup(cancel)
+	c := &testCase{t: t, ctx: ctx, bed: servers, label: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))}
 	var err error
 	if c.user, err = servers.Gitea.NewUser(ctx, "u-"+c.label); err != nil {
 		t.Fatal(err)
 	}
-	c.repo = c.newRepo("hello", false, 0)
+	// Empty: a test's first push brings its pipeline. A push costs the forge more than all else that a test asks of it.
+	c.repo, err = c.user.NewRepo(ctx, testbed.RepoSpec{Name: "hello"})
+	c.ok(err)
 	c.ok(servers.Drone.Activate(ctx, c.user, c.repo, testbed.Settings{}))
 	return c
-}
-
-// newRepo makes a repository of the test's user with more commits after the first. They come before it is activated:
-// Drone looks for a pipeline that is not there three times, five seconds apart, and holds up other webhooks meanwhile.
-func (c *testCase) newRepo(name string, private bool, more int) testbed.Repo {
-	c.t.Helper()
-	repo, err := c.user.NewRepo(c.ctx, testbed.RepoSpec{
-		Name: name, Private: private, Files: map[string]string{"greeting": "hello from the repository\n"},
-	})
-	c.ok(err)
-	for i := range more {
-		_, err := c.user.Push(c.ctx, repo, testbed.Commit{Message: fmt.Sprint("commit ", i)})
-		c.ok(err)
-	}
-	return repo
 }
 
 // ok ends the test on an error.

@@ -25,28 +25,55 @@ func TestClone(t *testing.T) {
 		name, head string
 		private    bool
 		commits    int
+		cloneOnly  string // DRONE_NETRC_CLONE_ONLY
 	}{
-		{"whole", "", false, 4},
-		{"depth", "clone:\n  depth: 2\n", false, 2},
-		{"private", "", true, 4},
-		{"private-depth", "clone:\n  depth: 1\n", true, 1},
+		{"whole", "", false, 4, "true"},
+		{"depth", "clone:\n  depth: 2\n", false, 2, "true"},
+		{"private", "", true, 4, "true"},
+		{"private-depth", "clone:\n  depth: 1\n", true, 1, "true"},
+		{"private-shared", "", true, 4, "false"},
 	}
 	for _, one := range cases {
 		t.Run(one.name, func(t *testing.T) {
 			c := newCase(t)
-			c.runner(nil)
-			repo := c.newRepo("cloned", one.private, 2)
+			c.runner(map[string]string{"DRONE_NETRC_CLONE_ONLY": one.cloneOnly})
+			repo := c.history(one.private)
 			c.ok(c.bed.Drone.Activate(c.ctx, c.user, repo, testbed.Settings{}))
 			build := c.pushTo(repo, testbed.Commit{
 				Message: "a pipeline", Files: map[string]string{".drone.yml": c.pipeline(one.head + look)},
 			})
-			log := c.logIn(repo, c.doneIn(repo, build, drone.StatusPassing), "look")
-			c.contains(log, "hello from the repository", "no netrc", "head "+build.After, fmt.Sprintf("commits %d", one.commits))
+			build = c.doneIn(repo, build, drone.StatusPassing)
+			log := c.logIn(repo, build, "look")
+			c.contains(log, "hello from the repository", "head "+build.After, fmt.Sprintf("commits %d", one.commits))
+			switch {
+			case one.cloneOnly == "false":
+				c.contains(log, "netrc is there")
+			case one.private:
+				c.contains(log, "no netrc")
+				c.contains(c.logIn(repo, build, "clone"), "are removed after this step", "DRONE_NETRC_CLONE_ONLY=false")
+			default:
+				c.contains(log, "no netrc")
+			}
 			if strings.Contains(log, c.user.Password) {
 				t.Error("the log shows a password")
 			}
 		})
 	}
+}
+
+// history makes a repository of the test's user with three commits. They come before it is activated: Drone looks for a
+// pipeline that is not there three times, five seconds apart, and holds up other webhooks meanwhile.
+func (c *testCase) history(private bool) testbed.Repo {
+	c.t.Helper()
+	repo, err := c.user.NewRepo(c.ctx, testbed.RepoSpec{
+		Name: "cloned", Private: private, Files: map[string]string{"greeting": "hello from the repository\n"},
+	})
+	c.ok(err)
+	for i := range 2 {
+		_, err := c.user.Push(c.ctx, repo, testbed.Commit{Message: fmt.Sprint("commit ", i)})
+		c.ok(err)
+	}
+	return repo
 }
 
 // TestCloneDisabled: without a clone the workspace is empty.

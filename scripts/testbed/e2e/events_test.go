@@ -77,8 +77,13 @@ func TestEvents(t *testing.T) {
 			}
 			c.checkEnvironment(build, env)
 			token := len("canary-of-events")
-			if event == "pull_request" {
+			switch event {
+			case "pull_request":
 				token = 0 // the server withholds secrets from pull requests
+				c.contains(log, `"TOKEN" is empty: secret "token"`)
+			case "custom":
+				first := c.log(build, "clone")
+				c.contains(first, `build parameter "PATH" is refused`, `build parameter "LD_PRELOAD" is refused`)
 			}
 			c.contains(log, fmt.Sprintf("the token has %d characters", token))
 		})

@@ -21,8 +21,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
 )
 
-// bed and program are what all tests share; TestMain sets them once.
+// What all tests share; TestMain sets it once.
 var (
+	running context.Context // ends when the tests are interrupted
 	bed     *testbed.Bed
 	program string
 	setups  = make(chan struct{}, 4) // a place for each test that is being prepared
@@ -53,6 +54,7 @@ func TestMain(m *testing.M) {
 func runAll(m *testing.M) (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	running = ctx
 	bed, err = testbed.Start(ctx, testbed.Options{Log: os.Stderr, Dir: os.Getenv("CC_CI_E2E_DIR")})
 	if err != nil {
 		return 1, err

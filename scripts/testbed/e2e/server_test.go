@@ -38,7 +38,7 @@ func TestCancel(t *testing.T) {
 	t.Parallel()
 	for _, after := range []time.Duration{3 * time.Second, 31 * time.Second, 38 * time.Second} {
 		t.Run(after.String(), func(t *testing.T) {
-			c := newCase(t)
+			c := newLongCase(t)
 			runner := c.runner(nil)
 			build := c.wait(c.push(sleeper), stepRuns("sleep"))
 			time.Sleep(after)
@@ -77,12 +77,12 @@ func (c *testCase) goneSoon(runner *testbed.Runner) {
 // TestTimeout: a build that takes longer than its repository allows ends, is told apart from a cancelled one, and
 // leaves nothing.
 func TestTimeout(t *testing.T) {
-	c := newCase(t)
+	c := newLongCase(t)
 	runner := c.runner(nil)
-	repo := c.newRepo("short", false, 0)
-	c.ok(c.bed.Drone.Activate(c.ctx, c.user, repo, testbed.Settings{Timeout: 1}))
-	build := c.pushTo(repo, testbed.Commit{Message: "sleep", Files: map[string]string{".drone.yml": c.pipeline(sleeper)}})
-	build = c.waitIn(repo, build, testbed.Done)
+	minutes := int64(1)
+	_, err := c.bed.Drone.Admin(c.ctx).RepoUpdate(c.repo.Owner, c.repo.Name, &drone.RepoPatch{Timeout: &minutes})
+	c.ok(err)
+	build := c.wait(c.push(sleeper), testbed.Done)
 	if build.Status == drone.StatusPassing || build.Status == drone.StatusKilled && !strings.Contains(testbed.Describe(build), "time") {
 		t.Errorf("the build is %s", testbed.Describe(build))
 	}
@@ -92,7 +92,7 @@ func TestTimeout(t *testing.T) {
 // TestServerRestart: a build goes on while the server is away, and its result and whole log arrive afterwards.
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(running, 5*time.Minute)
 	t.Cleanup(cancel)
 	own, err := testbed.Start(ctx, testbed.Options{Log: os.Stderr})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestServerRestart(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	c := newCaseOn(t, own)
+	c := prepare(t, own)
 	runner := c.runner(nil)
 	build := c.wait(c.push(`
 steps:
@@ -301,7 +301,7 @@ func TestIdlePickup(t *testing.T) {
 	t.Parallel()
 	for _, idle := range []time.Duration{31 * time.Second, 34 * time.Second, 37 * time.Second} {
 		t.Run(idle.String(), func(t *testing.T) {
-			c := newCase(t)
+			c := newLongCase(t)
 			c.runner(map[string]string{"DRONE_RUNNER_CAPACITY": "1"})
 			c.done(c.push("clone:\n  disable: true\nsteps:\n- name: now\n  commands: [date +%s.%N]\n"), drone.StatusPassing)
 			// A deaf runner is deaf each time; a busy host is not.
