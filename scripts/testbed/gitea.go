@@ -23,6 +23,8 @@ func (g *Gitea) URL() string { return g.url }
 
 // giteaConfig is an installed Gitea on the loopback address that talks to nobody but its webhooks' receivers there. It
 // delivers webhooks one by one and side by side: a slow receiver must not hold up the other tests on the same servers.
+// Of git's hooks it has only the one that tells Gitea of a push: each starts the whole program, and the others guard
+// branches that nobody here protects.
 const giteaConfig = `APP_NAME = testbed
 RUN_MODE = prod
 I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
@@ -84,7 +86,13 @@ LEVEL = Warn
 
 [repository]
 DEFAULT_BRANCH = main
+
+[git.config]
+core.hooksPath = %[1]s/hooks
 `
+
+// postReceive is that hook.
+const postReceive = "#!/bin/sh\nexec '%s' hook --config '%s' post-receive\n"
 
 // startGitea writes the configuration, starts the server and makes the administrator's account.
 func startGitea(ctx context.Context, binaries Binaries, dir string) (*Gitea, error) {
@@ -98,6 +106,13 @@ func startGitea(ctx context.Context, binaries Binaries, dir string) (*Gitea, err
 	config := filepath.Join(dir, "app.ini")
 	content := fmt.Sprintf(giteaConfig, dir, port, binaries.GiteaStatic)
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		return nil, err
+	}
+	hook := filepath.Join(dir, "hooks", "post-receive")
+	if err := os.Mkdir(filepath.Dir(hook), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(hook, fmt.Appendf(nil, postReceive, binaries.Gitea, config), 0o700); err != nil {
 		return nil, err
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d", port)

@@ -66,7 +66,7 @@ func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 		return Repo{}, err
 	}
 	// Gitea looks for webhooks some time after the push. A hook registered before that would be told of this commit.
-	return repo, until(ctx, 20*time.Millisecond, "gitea to take note of the push", func() (bool, error) {
+	return repo, until(ctx, 100*time.Millisecond, "gitea to take note of the push", func() (bool, error) {
 		feed, _, err := client.ListRepoActivityFeeds(repo.Owner, repo.Name, gitea.ListRepoActivityFeedsOptions{})
 		pushed := func(activity *gitea.Activity) bool { return activity.OpType == "commit_repo" }
 		return slices.ContainsFunc(feed, pushed), err

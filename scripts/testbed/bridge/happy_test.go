@@ -11,6 +11,7 @@ import (
 
 // TestOutcomes comments on a fork's pull request and sees each way in which a run can end.
 func TestOutcomes(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name, branch, verdict string
 		reply, status         string

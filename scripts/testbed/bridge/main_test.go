@@ -58,7 +58,7 @@ var the *world
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// The tests wait more than they work.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	code, err := run(m)

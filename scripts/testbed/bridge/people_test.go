@@ -13,6 +13,7 @@ import (
 // TestPermissions lets every kind of account comment on repositories of a user and of an organisation, public and
 // private, with a bot that administers them and one that only writes.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	kinds := []struct {
 		name  string
 		spec  testbed.RepoSpec
