@@ -178,7 +178,8 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 		h.volumes = append(h.volumes, thing{node: n, kind: "volume", id: v.Name})
 	}
 	// All: the layers of a build that carry the label too have no name.
-	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: byLabel(build)})
+	built := client.Filters{}.Add("label", proxy.LabelImage+"="+build)
+	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: built})
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}

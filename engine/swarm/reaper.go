@@ -125,7 +125,9 @@ func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 	filter := client.Filters{}.Add("label", proxy.LabelBuild)
 	var out []mark
 	add := func(t thing, labels map[string]string) {
-		out = append(out, mark{t, labels[proxy.LabelBuild], labels})
+		if build := labels[proxy.LabelBuild]; build != "" { // it is empty for what runs from a committed image
+			out = append(out, mark{t, build, labels})
+		}
 	}
 	if err := s.markedCluster(ctx, filter, add); err != nil {
 		return nil, err
@@ -176,7 +178,9 @@ func (s *Swarm) markedCluster(ctx context.Context, filter client.Filters, add ad
 	return nil
 }
 
-// markedLocal lists what one node holds.
+// markedLocal lists what one node holds, but for images: their label says who made them, not that they were left here,
+// for it goes with them to a registry and comes back when somebody pulls them. An unfinished build's are found by its
+// ledger.
 func markedLocal(ctx context.Context, n *node, filter client.Filters, add adder) error {
 	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filter})
 	if err != nil {
@@ -198,13 +202,6 @@ func markedLocal(ctx context.Context, n *node, filter client.Filters, add adder)
 	}
 	for _, v := range volumes.Items {
 		add(thing{node: n, kind: "volume", id: v.Name, name: v.Name}, v.Labels)
-	}
-	images, err := n.docker.ImageList(ctx, client.ImageListOptions{All: true, Filters: filter})
-	if err != nil {
-		return fmt.Errorf("list images: %w", err)
-	}
-	for _, v := range images.Items {
-		add(thing{node: n, kind: "image", id: v.ID, name: v.ID}, v.Labels)
 	}
 	return nil
 }

@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -32,6 +35,7 @@ type call struct {
 	path   string // without the prefix
 	args   []string
 	query  url.Values
+	bodied bool // what the client sent along goes to the daemon, because it was judged or cannot do harm
 }
 
 // Refusal is a call that the policy forbids. Its text names the rule and the variable that changes it.
@@ -51,6 +55,9 @@ type invalid struct {
 // Error implements error.
 func (i *invalid) Error() string { return i.reason }
 
+// listQuery are the parameters that may be there more than once; of the others daemons take one or another.
+const listQuery = "t names changes extrahosts type platform platforms"
+
 // newCall takes a request apart. What the daemon gets later is put together from these parts and nothing else, so
 // that it cannot read a request differently from how it was judged.
 func (p *Proxy) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
@@ -65,11 +72,29 @@ func (p *Proxy) newCall(w http.ResponseWriter, r *http.Request) (*call, error) {
 	if c.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 		return nil, &invalid{http.StatusBadRequest, "the query of the call cannot be read: " + err.Error()}
 	}
-	// The daemon would let fields of a form override the query; no client sends one on purpose.
-	if t := r.Header.Get("Content-Type"); strings.Contains(t, "form-urlencoded") || strings.Contains(t, "form-data") {
+	for name, values := range c.query {
+		if len(values) > 1 && !slices.Contains(strings.Fields(listQuery), name) {
+			return nil, &invalid{http.StatusBadRequest, "the call has the parameter " + name + " twice"}
+		}
+	}
+	// The daemon would let the fields of a form in the body override the query; no client sends one on purpose. It
+	// reads the type as it is read here, capitals included.
+	contentType := r.Header.Get("Content-Type")
+	r.Header.Set("Content-Type", contentType)
+	if t, _, err := mime.ParseMediaType(contentType); err != nil || strings.Contains(t, "form") {
 		r.Header.Del("Content-Type")
 	}
 	return c, nil
+}
+
+// olderThan says whether the client asks for an older API than 1.minor; without a version it asks for the newest.
+func (c *call) olderThan(minor int) bool {
+	if c.prefix == "" {
+		return false
+	}
+	first, rest, _ := strings.Cut(strings.TrimPrefix(c.prefix, "/v"), ".")
+	asked, err := strconv.Atoi(rest)
+	return first != "1" || err != nil || asked < minor // what cannot be read counts as old
 }
 
 // ctx is the call's context.
@@ -110,6 +135,8 @@ func (c *call) setBody(o object) error {
 	c.r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 	c.r.ContentLength = int64(len(data))
 	c.r.TransferEncoding = nil
+	c.r.Header.Set("Content-Type", "application/json")
+	c.bodied = true
 	return nil
 }
 
@@ -131,6 +158,10 @@ func (c *call) forward(h hook) error {
 	if !c.streams() {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Http2-Settings")
+	}
+	if c.own() && !c.bodied {
+		// Older forms of some calls take a body that nobody has judged: that of `start` was a host configuration.
+		out.Body, out.GetBody, out.ContentLength, out.TransferEncoding = http.NoBody, nil, 0, nil
 	}
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = c.prefix+c.path, "", c.query.Encode()
 	c.p.reverse.ServeHTTP(c.w, out)

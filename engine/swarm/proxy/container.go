@@ -11,6 +11,12 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 )
 
+// containerConfigFields are those of a container's configuration; what reaches beyond the container is in HostConfig.
+// Older daemons also take some of HostConfig's fields here, VolumeDriver among them.
+const containerConfigFields = `Hostname Domainname User AttachStdin AttachStdout AttachStderr ExposedPorts Tty OpenStdin
+	StdinOnce Env Cmd Healthcheck ArgsEscaped Image Volumes WorkingDir Entrypoint NetworkDisabled MacAddress OnBuild
+	Labels StopSignal StopTimeout Shell HostConfig NetworkingConfig`
+
 // createContainer labels a container and the volumes that come with it, and judges its host configuration.
 func createContainer(c *call) error {
 	if c.p.Policy == Keep {
@@ -20,7 +26,7 @@ func createContainer(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("HostConfig NetworkingConfig Labels"); err != nil {
+	if err := c.only(body, containerConfigFields); err != nil {
 		return err
 	}
 	if err := body.label(c.p.labels); err != nil {
@@ -54,8 +60,37 @@ func (c *call) judgeEndpoints(body object) error {
 	endpoints, err := networking.object("EndpointsConfig")
 	for name := range endpoints {
 		err = errors.Join(err, c.p.useNetwork(c.ctx(), name))
+		settings, settingsErr := endpoints.object(name)
+		err = errors.Join(err, settingsErr, c.judgeEndpoint(settings))
 	}
 	return err
+}
+
+// endpointFields are the fields of a container's settings on a network.
+const endpointFields = `IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress
+	IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames`
+
+// judgeEndpoint checks a container's settings on a network. The daemon prefers the network that they name to the one
+// that the call names.
+func (c *call) judgeEndpoint(settings object) error {
+	if err := c.only(settings, endpointFields); err != nil {
+		return err
+	}
+	id, err := settings.text("NetworkID")
+	if err != nil {
+		return err
+	}
+	links, err := settings.texts("Links")
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		name, _, _ := strings.Cut(l, ":")
+		if _, err := c.p.need(c.ctx(), container, name); err != nil {
+			return err
+		}
+	}
+	return c.p.useNetwork(c.ctx(), id)
 }
 
 // record writes what was made into the ledger before the client learns of it.
@@ -140,7 +175,9 @@ func createExec(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("Privileged"); err != nil {
+	const fields = `AttachStdin AttachStdout AttachStderr ConsoleSize DetachKeys Tty Env Cmd Privileged User WorkingDir
+		Container Detach`
+	if err := c.only(body, fields); err != nil {
 		return err
 	}
 	if !zero(body["Privileged"]) { // a way out of a container that is confined
@@ -158,6 +195,39 @@ func createExec(c *call) error {
 		c.p.known.Store(knownID{execution, answer.str("Id")}, found{})
 		return nil
 	})
+}
+
+// startContainer starts one of the build's containers as it was made.
+func startContainer(c *call) error {
+	if c.own() {
+		for name := range c.query {
+			if name != "detachKeys" { // `checkpoint-dir` would be any directory of the host
+				return unknownOption(name)
+			}
+		}
+	}
+	return owned(container)(c)
+}
+
+// startExec starts a command in one of the build's containers.
+func startExec(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	if err := c.needExec(); err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := c.only(body, "Detach Tty ConsoleSize"); err != nil {
+		return err
+	}
+	if len(body) == 0 { // there was none: what follows on the connection is the stream
+		return c.forward(nil)
+	}
+	return c.send(body, nil)
 }
 
 // removeContainer writes the container's anonymous volumes down first: a container of a service has them since it

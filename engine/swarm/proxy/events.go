@@ -64,7 +64,7 @@ func (s *eventStream) Close() error { return s.from.Close() }
 // ownEvent says whether an event is about something that the build made. Events of containers and images carry their
 // labels; those of volumes, networks, services, secrets and configs only a name or an id, which the ledger knows.
 func (p *Proxy) ownEvent(e event) bool {
-	if p.labelled(e.Actor.Attributes) {
+	if p.labelled(e.Actor.Attributes) || e.Type == string(image) && e.Actor.Attributes[LabelImage] == p.Build {
 		return true
 	}
 	if e.Type == "network" || e.Type == "volume" {

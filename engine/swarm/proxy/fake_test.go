@@ -29,9 +29,13 @@ type daemon struct {
 	stream  []any          // what /events sends
 	echo    bool           // taken-over connections get back what they send, and a word when that ends
 
-	mu   sync.Mutex
-	last *received
+	mu      sync.Mutex
+	last    *received
+	arrived []received // what a build sent: its calls carry fromBuild, those that the socket makes itself do not
 }
+
+// fromBuild is a header of a build's calls.
+const fromBuild = "X-From-Build"
 
 // received is a call that came through.
 type received struct {
@@ -40,6 +44,8 @@ type received struct {
 	query        map[string][]string
 	body         map[string]any
 	raw          []byte
+	header       http.Header
+	host         string
 }
 
 // ServeHTTP implements http.Handler.
@@ -47,6 +53,16 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1.41")
 	w.Header().Set("Api-Version", "1.41")
 	w.Header().Set("Content-Type", "application/json")
+	if r.Header.Get(fromBuild) != "" && r.Header.Get("Upgrade") == "" {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the proxy broke the call off
+		}
+		r.Body = io.NopCloser(bytes.NewReader(raw))
+		d.mu.Lock()
+		d.arrived = append(d.arrived, received{method: r.Method, path: path, query: r.URL.Query(), raw: raw, header: r.Header, host: r.Host})
+		d.mu.Unlock()
+	}
 	if path == "/_ping" {
 		return
 	}
@@ -113,6 +129,15 @@ func (d *daemon) take() *received {
 	return last
 }
 
+// came returns the build's calls since the last time.
+func (d *daemon) came() []received {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	came := d.arrived
+	d.arrived = nil
+	return came
+}
+
 // labelled is the labels of an object of a build.
 func labelled(build string) map[string]any {
 	if build == "" {
@@ -135,17 +160,19 @@ func newDaemon() *daemon {
 		"/services":        []any{},
 		"/containers/json": []any{map[string]any{"Id": "c1"}},
 	}, answers: map[string]any{
-		"GET /secrets": []any{}, "GET /configs": []any{}, "GET /containers/id-mine/logs": "", "GET /distribution/a/b/c:1/json": "",
+		"GET /secrets": []any{}, "GET /networks": []any{}, "GET /configs": []any{}, "GET /containers/id-mine/logs": "", "GET /distribution/a/b/c:1/json": "",
 	}}
 	for name, build := range map[string]string{"mine": "b1", "theirs": "b2", "host": ""} {
 		l := labelled(build)
 		spec := map[string]any{"Name": name, "Labels": l}
 		d.objects["/containers/"+name+"/json"] = map[string]any{"Id": "id-" + name, "Name": "/" + name, "Config": map[string]any{"Labels": l}}
 		d.objects["/volumes/"+name] = map[string]any{"Name": name, "Labels": l}
+		d.objects["/tasks/"+name] = map[string]any{"ID": "id-" + name, "Spec": map[string]any{"ContainerSpec": map[string]any{"Labels": l}}}
 		d.objects["/services/"+name] = map[string]any{"ID": "id-" + name, "Spec": spec}
 		d.objects["/secrets/"+name] = map[string]any{"ID": "id-" + name, "Spec": spec}
 		d.objects["/configs/"+name] = map[string]any{"ID": "id-" + name, "Spec": spec}
-		d.objects["/images/"+name+":latest/json"] = map[string]any{"Id": "id-" + name, "Config": map[string]any{"Labels": l}}
+		made := map[string]any{"Labels": map[string]any{"cc-ci.image": build}}
+		d.objects["/images/"+name+":latest/json"] = map[string]any{"Id": "id-" + name, "Config": made}
 		d.objects["/images/"+name+"/json"] = d.objects["/images/"+name+":latest/json"]
 		if name != "host" {
 			d.objects["/networks/"+name] = map[string]any{"Id": "id-" + name, "Name": name, "Labels": l}

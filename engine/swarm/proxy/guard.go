@@ -37,7 +37,7 @@ func (c *call) guarded(i inspector) error {
 		return err
 	}
 	a := &archive{from: from, inspector: i}
-	c.r.Body, c.r.ContentLength, c.r.GetBody = a, -1, nil
+	c.r.Body, c.r.ContentLength, c.r.GetBody, c.bodied = a, -1, nil, true
 	c.r.Header.Del("Content-Length")
 	err = c.forward(func(resp *http.Response) error {
 		if resp.StatusCode == http.StatusOK {
@@ -220,6 +220,9 @@ type imageNames struct {
 func (n *imageNames) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
 	n.finish()
 	name := path.Clean(h.Name)
+	if strings.Contains("/"+path.Dir(name)+"/", "/layer.tar/") { // a layer is a file; below a link it would be another one
+		return nil, &invalid{http.StatusBadRequest, "the image archive has a directory in place of a layer: " + name}
+	}
 	if h.Typeflag == tar.TypeSymlink || h.Typeflag == tar.TypeLink {
 		if path.Base(name) != "layer.tar" {
 			return nil, &invalid{http.StatusBadRequest, "the image archive has a link in place of " + name}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,7 +34,7 @@ func (c *call) judgeHost(host object) error {
 		if slices.Contains(free, name) {
 			continue
 		}
-		if err := c.judgeHostField(name, v); err != nil {
+		if err := c.judgeHostField(host, name, v); err != nil {
 			return err
 		}
 	}
@@ -43,7 +42,7 @@ func (c *call) judgeHost(host object) error {
 }
 
 // judgeHostField judges one field by itself.
-func (c *call) judgeHostField(name string, v any) error {
+func (c *call) judgeHostField(host object, name string, v any) error {
 	text, _ := v.(string)
 	switch name {
 	case "Binds", "Mounts", "VolumesFrom", "Links", "NetworkMode": // judged where they are rewritten or looked up
@@ -51,7 +50,7 @@ func (c *call) judgeHostField(name string, v any) error {
 	case "Privileged":
 		return refuseUnless(zero(v), "privileged", "a build must not start privileged containers")
 	case "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode":
-		return c.judgeNamespace(name, text)
+		return c.judgeNamespace(host, name, text)
 	case "Devices", "DeviceCgroupRules", "DeviceRequests":
 		// The host's disk is a device.
 		return refuseUnless(zero(v), "devices", "a build must not give containers devices of the host")
@@ -78,7 +77,10 @@ func (c *call) judgeHostField(name string, v any) error {
 		// A plugin mounts what it likes.
 		return refuseUnless(text == "" || text == "local", "volume-driver", "a build must not use volume plugins")
 	}
-	return refuseUnless(zero(v), "unknown-option", "the runner does not know the option "+name)
+	if zero(v) {
+		return nil
+	}
+	return unknownOption(name)
 }
 
 // refuseUnless is nil when the condition holds.
@@ -89,10 +91,12 @@ func refuseUnless(ok bool, rule, reason string) error {
 	return &Refusal{rule, reason, varPolicy}
 }
 
-// judgeNamespace allows namespaces of the container's own and those of the build's own containers.
-func (c *call) judgeNamespace(name, mode string) error {
+// judgeNamespace allows namespaces of the container's own and those of the build's own containers. The daemon looks a
+// name up when the container starts: by then it may be somebody else's, so it gets the id.
+func (c *call) judgeNamespace(host object, name, mode string) error {
 	if ref, ok := strings.CutPrefix(mode, "container:"); ok {
-		_, err := c.p.need(c.ctx(), container, ref)
+		f, err := c.p.need(c.ctx(), container, ref)
+		host[name] = "container:" + f.id
 		return err
 	}
 	return refuseUnless(mode != "host", "host-namespaces", "a build must not share the host's namespaces ("+name+")")
@@ -117,7 +121,7 @@ func (c *call) judgeCaps(v any) error {
 func judgeSecurity(v any) error {
 	options, err := object{"SecurityOpt": v}.texts("SecurityOpt")
 	for _, o := range options {
-		if !strings.HasPrefix(o, "no-new-privileges") {
+		if !slices.Contains([]string{"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"}, o) {
 			return &Refusal{"security-options", "a build must not set the security option " + o, varPolicy}
 		}
 	}
@@ -145,22 +149,39 @@ func judgeLogging(v any) error {
 	return nil
 }
 
-// judgeShared checks what a container takes over from others: volumes, links, networks.
+// judgeShared checks what a container takes over from others: volumes, links, networks. As with namespaces, the
+// daemon gets ids.
 func (c *call) judgeShared(host object) error {
-	from, err := host.texts("VolumesFrom")
-	if err != nil {
-		return err
-	}
-	links, err := host.texts("Links")
-	if err != nil {
-		return err
-	}
-	for _, ref := range slices.Concat(from, links) {
-		name, _, _ := strings.Cut(ref, ":")
-		if _, err := c.p.need(c.ctx(), container, name); err != nil {
+	for _, field := range []string{"VolumesFrom", "Links"} {
+		refs, err := host.texts(field)
+		if err != nil {
 			return err
+		}
+		var pinned []any
+		for _, ref := range refs {
+			name, rest, ok := strings.Cut(ref, ":")
+			f, err := c.p.need(c.ctx(), container, name)
+			if err != nil {
+				return err
+			}
+			if !ok && field == "Links" { // the alias is the name then
+				rest, ok = strings.TrimPrefix(name, "/"), true
+			}
+			if ok {
+				rest = ":" + rest
+			}
+			pinned = append(pinned, f.id+rest)
+		}
+		if pinned != nil {
+			host[field] = pinned
 		}
 	}
 	mode, err := host.text("NetworkMode")
-	return errors.Join(err, c.p.useNetwork(c.ctx(), mode))
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(mode, "container:") {
+		return c.judgeNamespace(host, "NetworkMode", mode)
+	}
+	return c.p.useNetwork(c.ctx(), mode)
 }

@@ -4,14 +4,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 )
 
+// buildQuery are the parameters of a build. The judged ones are looked at below.
+const buildQuery = `dockerfile t extrahosts remote q nocache cachefrom pull rm forcerm memory memswap cpushares cpusetcpus
+	cpusetmems cpuperiod cpuquota buildargs shmsize squash labels networkmode platform target outputs version session
+	buildid isolation ulimits cgroupparent`
+
 // build labels the image and leaves no container of a failed step behind: those carry no label.
 func build(c *call) error {
+	c.bodied = true
 	if c.p.Policy == Keep {
 		return c.forward(nil)
 	}
@@ -26,7 +33,7 @@ func build(c *call) error {
 			delete(labels, k)
 		}
 	}
-	labels[LabelBuild] = c.p.Build
+	labels[LabelImage] = c.p.Build
 	data, err := json.Marshal(labels)
 	if err != nil {
 		return err
@@ -36,14 +43,7 @@ func build(c *call) error {
 	c.query.Set("rm", "1")
 	c.query.Set("forcerm", "1")
 	if c.own() {
-		// The daemon fetches as root, with the host's keys and on the host's network.
-		if remote := c.query.Get("remote"); remote != "" && remote != "client-session" {
-			return &Refusal{"remote-source", "a build must not let the daemon fetch " + remote + " with the host's rights; fetch it in a step", varPolicy}
-		}
-		if c.query.Get("cgroupparent") != "" {
-			return &Refusal{"cgroup-parent", "a build must not choose a container's control group", varPolicy}
-		}
-		if err := c.p.useNetwork(c.ctx(), c.query.Get("networkmode")); err != nil {
+		if err := c.judgeBuild(); err != nil {
 			return err
 		}
 	}
@@ -55,9 +55,54 @@ func build(c *call) error {
 	return c.forward(nil)
 }
 
-// change is the Dockerfile line that labels a committed or imported image. One label is enough: each is a layer.
-func (c *call) change() string {
-	return "LABEL " + strconv.Quote(LabelBuild) + "=" + strconv.Quote(c.p.Build)
+// judgeBuild refuses what would reach beyond the build's files and networks.
+func (c *call) judgeBuild() error {
+	for name := range c.query {
+		if !slices.Contains(strings.Fields(buildQuery), name) {
+			return unknownOption(name)
+		}
+	}
+	// The daemon fetches as root, with the host's keys and on the host's network.
+	if remote := c.query.Get("remote"); remote != "" && remote != "client-session" {
+		return remoteSource(remote)
+	}
+	if c.query.Get("cgroupparent") != "" {
+		return &Refusal{"cgroup-parent", "a build must not choose a container's control group", varPolicy}
+	}
+	var outputs []struct {
+		Type  string
+		Attrs map[string]string
+	}
+	if text := c.query.Get("outputs"); text != "" {
+		if err := json.Unmarshal([]byte(text), &outputs); err != nil {
+			return &invalid{http.StatusBadRequest, "the outputs of the build cannot be read: " + err.Error()}
+		}
+	}
+	for _, o := range outputs {
+		// The two go to the client. The others can give an image any name, past the look at -t.
+		if !slices.Contains([]string{"local", "tar", "cacheonly"}, o.Type) && len(o.Attrs) > 0 {
+			return &Refusal{"unknown-option", "a build must not choose the output " + o.Type + "; name the image with -t", varPolicy}
+		}
+	}
+	return c.p.useNetwork(c.ctx(), c.query.Get("networkmode"))
+}
+
+// remoteSource refuses a source that the daemon would have to fetch.
+func remoteSource(source string) error {
+	return &Refusal{"remote-source", "a build must not let the daemon fetch " + source + " with the host's rights; fetch it in a step", varPolicy}
+}
+
+// labelChange appends the Dockerfile line that labels a committed or imported image. What a container's label says of
+// it is not said of those that run from its image.
+func (c *call) labelChange() error {
+	changes := c.query["changes"]
+	for _, change := range changes {
+		if trimmed := strings.TrimRight(change, " \t\r\n"); strings.HasSuffix(trimmed, "\\") || strings.HasSuffix(trimmed, "`") {
+			return &invalid{http.StatusBadRequest, "a change to the image must not go on in the next line: " + change}
+		}
+	}
+	c.query["changes"] = append(changes, "LABEL "+strconv.Quote(LabelImage)+"="+strconv.Quote(c.p.Build)+" "+strconv.Quote(LabelBuild)+`=""`)
+	return c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), "")
 }
 
 // commit labels an image made from a container.
@@ -70,30 +115,37 @@ func commit(c *call) error {
 		return err
 	}
 	c.query.Set("container", f.id)
-	c.query["changes"] = append(c.query["changes"], c.change())
-	if err := c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), ""); err != nil {
+	if err := c.labelChange(); err != nil {
 		return err
 	}
-	return c.forward(nil)
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	if err := body.label(nil); err != nil { // only drops the reserved ones
+		return err
+	}
+	return c.send(body, nil)
 }
 
-// createImage labels an imported image; a pulled one is only written down, unless it was there before.
+// createImage pulls or imports an image. An imported one is labelled; a pulled one is only written down, unless it was
+// there before.
 func createImage(c *call) error {
+	c.bodied = true
+	ref := join(c.query.Get("fromImage"), c.query.Get("tag"))
 	if c.p.Policy == Keep {
 		return c.forward(nil)
 	}
-	if source := c.query.Get("fromSrc"); source != "" {
-		if c.own() && source != "-" {
-			return &Refusal{"remote-source", "a build must not let the daemon fetch " + source + " with the host's rights; fetch it in a step", varPolicy}
+	if ref == "" { // the daemon pulls where both are given
+		if source := c.query.Get("fromSrc"); c.own() && source != "-" {
+			return remoteSource(source)
 		}
-		c.query["changes"] = append(c.query["changes"], c.change())
-		if err := c.claimTag(join(c.query.Get("repo"), c.query.Get("tag")), ""); err != nil {
+		if err := c.labelChange(); err != nil {
 			return err
 		}
 		return c.forward(nil)
 	}
 	// An image that was there before is not the build's to remove.
-	ref := join(c.query.Get("fromImage"), c.query.Get("tag"))
 	_, err := c.p.look(c.ctx(), image, ref)
 	if absent(err) {
 		err = c.p.Ledger.Add(ledger.Entry{Kind: string(image), Name: ref, Note: "pulled"})
@@ -131,16 +183,20 @@ func (c *call) claimTag(ref, id string) error {
 		return nil
 	}
 	ref = tagged(ref)
-	if !c.p.Ledger.Knows(string(image), ref) {
-		f, err := c.p.look(c.ctx(), image, ref)
-		if err != nil && !absent(err) {
-			return err
-		}
-		if err == nil && !c.p.mine(image, f) {
-			return refuseUnless(!c.own(), "own-objects", "the image "+ref+" is not this build's to replace")
-		}
+	f, err := c.p.look(c.ctx(), image, ref)
+	if err != nil && !absent(err) {
+		return err
+	}
+	if err == nil && c.own() && !c.p.mayReplace(ref, f) {
+		return &Refusal{"own-objects", "the image " + ref + " is not this build's to replace", varPolicy}
 	}
 	return c.p.Ledger.Add(ledger.Entry{Kind: string(image), Name: ref, ID: id, Note: "tag"})
+}
+
+// mayReplace says whether the build may take a name away from the image that has it: one that it made, pulled or
+// named. A name in the ledger alone is no proof: the build may have asked for it first, and another one made the image.
+func (p *Proxy) mayReplace(ref string, f found) bool {
+	return p.mine(image, f) || (f.pulled || f.labels[LabelImage] == "") && p.Ledger.Knows(string(image), ref)
 }
 
 // tagImage gives an image another name.
@@ -160,9 +216,13 @@ func tagImage(c *call) error {
 
 // removeImage removes images that the build made, and names that it gave.
 func removeImage(c *call) error {
-	if c.own() && !c.p.Ledger.Knows(string(image), tagged(c.args[0])) {
-		if _, err := c.p.need(c.ctx(), image, c.args[0]); err != nil {
+	if c.own() {
+		f, err := c.p.look(c.ctx(), image, c.args[0])
+		if err != nil {
 			return err
+		}
+		if !c.p.mayReplace(tagged(c.args[0]), f) {
+			return &Refusal{"own-objects", "this build did not make the image " + c.args[0], varPolicy}
 		}
 	}
 	return c.forward(nil)

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/moby/moby/client"
 )
@@ -11,7 +13,7 @@ import (
 // list narrows a list to the build's own objects by one more label filter.
 func list(c *call) error {
 	if c.own() {
-		if err := c.addLabelFilter(); err != nil {
+		if err := c.addLabelFilter(LabelBuild); err != nil {
 			return err
 		}
 	}
@@ -20,9 +22,14 @@ func list(c *call) error {
 
 // prune narrows a prune to the build's own objects, whether the policy is enforced or not: `docker system prune` in
 // one build must not hit another.
-func prune(c *call) error {
+func prune(c *call) error { return pruneBy(c, LabelBuild) }
+
+// pruneImages is prune for images, which have a label of their own.
+func pruneImages(c *call) error { return pruneBy(c, LabelImage) }
+
+func pruneBy(c *call, label string) error {
 	if c.p.Policy != Keep {
-		if err := c.addLabelFilter(); err != nil {
+		if err := c.addLabelFilter(label); err != nil {
 			return err
 		}
 	}
@@ -40,8 +47,10 @@ func pruneBuild(c *call) error {
 }
 
 // addLabelFilter adds the build's label to the call's filters. The daemon wants all label filters to match, so what
-// the client filters by can only narrow it further.
-func (c *call) addLabelFilter() error {
+// the client filters by can only narrow it further. The Swarm's lists are the exception: of two values of one label
+// they take either, so the client's own word on the build's label does not go through.
+func (c *call) addLabelFilter(label string) error {
+	own := label + "=" + c.p.Build
 	filters := client.Filters{}
 	if text := c.query.Get("filters"); text != "" {
 		terms := map[string]json.RawMessage{}
@@ -53,10 +62,18 @@ func (c *call) addLabelFilter() error {
 			if err != nil {
 				return err
 			}
-			filters.Add(term, values...)
+			for _, v := range values {
+				name, _, _ := strings.Cut(v, "=")
+				switch {
+				case term != "label" || name != label:
+					filters.Add(term, v)
+				case v != label && v != own && c.own():
+					return &Refusal{"own-objects", "a build must not ask for what other builds made", varPolicy}
+				}
+			}
 		}
 	}
-	filters.Add("label", LabelBuild+"="+c.p.Build)
+	filters.Add("label", own)
 	data, err := json.Marshal(filters)
 	if err != nil {
 		return err
@@ -116,13 +133,30 @@ func (r raw) keep(name string, accept func(raw) bool) error {
 	return err
 }
 
+// keepItems is keep for the Items of an object.
+func (r raw) keepItems(name string, accept func(raw) bool) error {
+	inner := raw{}
+	if len(r[name]) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r[name], &inner); err != nil {
+		return err
+	}
+	if err := inner.keep("Items", accept); err != nil {
+		return err
+	}
+	data, err := json.Marshal(inner)
+	r[name] = data
+	return err
+}
+
 // ownVolume says whether a listed volume is the build's.
 func (p *Proxy) ownVolume(v raw) bool {
 	return p.mine(volume, found{id: v.str("Name"), labels: v.labels()})
 }
 
-// listVolumes keeps the build's volumes. A filter would lose the anonymous ones, which carry no label.
-func listVolumes(c *call) error {
+// edit forwards a call whose answer is narrowed to what the build may see.
+func edit[T any](c *call, narrow func(T) (T, error)) error {
 	if !c.own() {
 		return c.forward(nil)
 	}
@@ -130,62 +164,54 @@ func listVolumes(c *call) error {
 		if resp.StatusCode != http.StatusOK {
 			return nil
 		}
-		answer := raw{}
+		var answer T
 		if err := readAnswer(resp, &answer); err != nil {
 			return err
 		}
-		if err := answer.keep("Volumes", c.p.ownVolume); err != nil {
+		answer, err := narrow(answer)
+		if err != nil {
 			return err
 		}
 		return writeAnswer(resp, answer)
 	})
+}
+
+// listVolumes keeps the build's volumes. A filter would lose the anonymous ones, which carry no label.
+func listVolumes(c *call) error {
+	return edit(c, func(answer raw) (raw, error) { return answer, answer.keep("Volumes", c.p.ownVolume) })
 }
 
 // listNetworks keeps the build's networks, the allowed ones and those that every daemon has.
 func listNetworks(c *call) error {
-	if !c.own() {
-		return c.forward(nil)
-	}
-	return c.forward(func(resp *http.Response) error {
-		if resp.StatusCode != http.StatusOK {
-			return nil
-		}
-		var items []raw
-		if err := readAnswer(resp, &items); err != nil {
-			return err
-		}
+	return edit(c, func(items []raw) ([]raw, error) {
 		out := []raw{}
 		for _, n := range items {
-			if c.p.labelled(n.labels()) || c.p.sharedNetwork(n.str("Name")) {
-				if !c.p.labelled(n.labels()) {
-					n["Containers"] = json.RawMessage("{}")
-				}
+			own := c.p.labelled(n.labels())
+			if !own {
+				n["Containers"] = json.RawMessage("{}")
+			}
+			if own || c.p.sharedNetwork(n.str("Name")) {
 				out = append(out, n)
 			}
 		}
-		return writeAnswer(resp, out)
+		return out, nil
 	})
 }
 
-// diskUsage keeps the build's own containers and volumes; images and the build cache are everybody's.
+// diskUsage keeps the build's own containers and volumes; images and the build cache are everybody's. Newer daemons
+// put each list into an object; what neither form knows is left out.
 func diskUsage(c *call) error {
-	if !c.own() {
-		return c.forward(nil)
-	}
-	return c.forward(func(resp *http.Response) error {
-		if resp.StatusCode != http.StatusOK {
-			return nil
+	return edit(c, func(answer raw) (raw, error) {
+		for name := range answer {
+			switch name {
+			case "LayersSize", "BuilderSize", "Images", "ImageUsage", "BuildCache", "BuildCacheUsage", "Volumes", "Containers":
+			case "VolumeUsage", "ContainerUsage":
+			default:
+				delete(answer, name)
+			}
 		}
-		answer := raw{}
-		if err := readAnswer(resp, &answer); err != nil {
-			return err
-		}
-		if err := answer.keep("Volumes", c.p.ownVolume); err != nil {
-			return err
-		}
-		if err := answer.keep("Containers", func(r raw) bool { return c.p.labelled(r.labels()) }); err != nil {
-			return err
-		}
-		return writeAnswer(resp, answer)
+		ownContainer := func(r raw) bool { return c.p.labelled(r.labels()) }
+		return answer, errors.Join(answer.keep("Volumes", c.p.ownVolume), answer.keep("Containers", ownContainer),
+			answer.keepItems("VolumeUsage", c.p.ownVolume), answer.keepItems("ContainerUsage", ownContainer))
 	})
 }

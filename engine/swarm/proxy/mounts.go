@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -83,7 +84,8 @@ func (c *call) bind(text string) (string, error) {
 // shows files of the host.
 func (c *call) mounts(mounts []object) (host bool, err error) {
 	for _, m := range mounts {
-		if err := m.canon("Type Source VolumeOptions BindOptions ClusterOptions"); err != nil {
+		const fields = "Type Source Target ReadOnly Consistency VolumeOptions BindOptions TmpfsOptions"
+		if err := c.only(m, fields); err != nil {
 			return host, err
 		}
 		kind, err := m.text("Type")
@@ -122,7 +124,8 @@ func (c *call) bindMount(m object, source string) error {
 	if err != nil {
 		return err
 	}
-	if err := options.canon("Propagation CreateMountpoint"); err != nil {
+	const fields = "Propagation NonRecursive CreateMountpoint ReadOnlyNonRecursive ReadOnlyForceRecursive"
+	if err := c.only(options, fields); err != nil {
 		return err
 	}
 	if propagation, _ := options["Propagation"].(string); c.own() && strings.HasSuffix(propagation, "shared") {
@@ -138,7 +141,7 @@ func (c *call) volumeMount(m object, source string) error {
 	if err != nil {
 		return err
 	}
-	if err := options.canon("Labels DriverConfig"); err != nil {
+	if err := c.only(options, "NoCopy Labels DriverConfig Subpath"); err != nil {
 		return err
 	}
 	if err := options.label(c.p.labels); err != nil {
@@ -212,12 +215,19 @@ func judgeVolume(o object, driverField, optionsField string) error {
 	if err != nil || len(options) == 0 {
 		return err
 	}
-	// type=none with o=bind is a mount of any host path; nfs, cifs and block devices are no better.
-	if options["type"] != "tmpfs" {
+	// o=bind is a mount of any host path, whatever the type; nfs, cifs and block devices are no better.
+	flags, err := options.text("o")
+	if err != nil {
+		return err
+	}
+	if options["type"] != "tmpfs" || !tmpfsFlags.MatchString(flags) {
 		return &Refusal{"volume-options", "a build must not make a volume that mounts something else", varMounts}
 	}
 	return nil
 }
+
+// tmpfsFlags are the mount options of a file system in memory.
+var tmpfsFlags = regexp.MustCompile(`^((size|mode|uid|gid|nr_inodes|nr_blocks)=[0-9a-zA-Z%]+|ro|rw|noexec|nosuid|nodev|noatime|,)*$`)
 
 // claimVolume makes sure that a volume named in a bind exists and is the build's: made that way it would have no
 // label.
@@ -245,7 +255,7 @@ func createVolume(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("Name Driver DriverOpts Labels ClusterVolumeSpec"); err != nil {
+	if err := c.only(body, "Name Driver DriverOpts Labels ClusterVolumeSpec"); err != nil {
 		return err
 	}
 	if err := body.label(c.p.labels); err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +63,9 @@ func createNetwork(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("Name Driver Options Ingress ConfigFrom ConfigOnly IPAM Labels"); err != nil {
+	const fields = `Name Driver Options Ingress ConfigFrom ConfigOnly IPAM Labels Scope Internal Attachable EnableIPv4
+		EnableIPv6 CheckDuplicate`
+	if err := c.only(body, fields); err != nil {
 		return err
 	}
 	name, err := body.text("Name")
@@ -93,8 +98,13 @@ func (p *Proxy) judgeNetwork(name string, body object) error {
 	if err != nil {
 		return err
 	}
-	if err := ipam.canon("Driver"); err != nil {
+	if err := ipam.canon("Driver Config Options"); err != nil {
 		return err
+	}
+	if driver != "overlay" { // the addresses of an overlay are in a namespace of its own
+		if err := judgeSubnets(ipam); err != nil {
+			return err
+		}
 	}
 	for option := range options {
 		// com.docker.network.bridge.name, for one, takes an existing bridge over.
@@ -113,6 +123,59 @@ func (p *Proxy) judgeNetwork(name string, body object) error {
 			"a build must not make the ingress network or share a network's configuration"))
 }
 
+// private are the addresses that a build may give to a bridge.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("fc00::/7"),
+}
+
+// judgeSubnets refuses bridges that would take the host's traffic over: the host has a route to each bridge's subnet,
+// and what it sends to an address there goes to the build's containers.
+func judgeSubnets(ipam object) error {
+	configs, err := ipam.objects("Config")
+	if err != nil {
+		return err
+	}
+	for _, cfg := range configs {
+		if err := cfg.canon("Subnet"); err != nil {
+			return err
+		}
+		text, err := cfg.text("Subnet")
+		if err != nil {
+			return err
+		}
+		if text == "" {
+			continue
+		}
+		subnet, err := netip.ParsePrefix(text)
+		if err != nil {
+			return &invalid{http.StatusBadRequest, "the subnet of the network cannot be read: " + text}
+		}
+		inside := func(p netip.Prefix) bool { return p.Bits() <= subnet.Bits() && p.Contains(subnet.Addr()) }
+		taken, err := hostHas(subnet)
+		if err != nil {
+			return err
+		}
+		if taken || !slices.ContainsFunc(private, inside) {
+			return &Refusal{"network-options", "a build must not make a bridge on " + text +
+				", which is in use on the host or not a private subnet", varPolicy}
+		}
+	}
+	return nil
+}
+
+// hostHas says whether the host has an address in, or a network around, a subnet.
+func hostHas(subnet netip.Prefix) (bool, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Overlaps(subnet)
+	}), nil
+}
+
 // inspectNetwork shows a network; of a shared one only the build's own containers.
 func inspectNetwork(c *call) error {
 	if !c.own() {
@@ -128,20 +191,11 @@ func inspectNetwork(c *call) error {
 	}
 	if own { // a shared one has another id in another scope
 		c.retarget(f.id)
+		return c.forward(nil)
 	}
-	return c.forward(func(resp *http.Response) error {
-		if own || resp.StatusCode != http.StatusOK {
-			return nil
-		}
-		answer := raw{}
-		if err := readAnswer(resp, &answer); err != nil {
-			return err
-		}
-		if err := c.p.ownEndpoints(c.ctx(), answer); err != nil {
-			return err
-		}
+	return edit(c, func(answer raw) (raw, error) {
 		delete(answer, "Services")
-		return writeAnswer(resp, answer)
+		return answer, c.p.ownEndpoints(c.ctx(), answer)
 	})
 }
 
@@ -179,7 +233,14 @@ func connectNetwork(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("Container"); err != nil {
+	if err := c.only(body, "Container EndpointConfig Force"); err != nil {
+		return err
+	}
+	settings, err := body.object("EndpointConfig")
+	if err != nil {
+		return err
+	}
+	if err := c.judgeEndpoint(settings); err != nil {
 		return err
 	}
 	ref, err := body.text("Container")
@@ -209,6 +270,22 @@ func removeNetwork(c *call) error {
 	}
 	c.retarget(f.id)
 	return c.forward(nil)
+}
+
+// pruneNetworks waits for the tasks on all of the build's networks.
+func pruneNetworks(c *call) error {
+	if c.p.Policy != Keep {
+		own, err := c.p.Docker.NetworkList(c.ctx(), client.NetworkListOptions{Filters: c.p.filter()})
+		if err != nil {
+			return err
+		}
+		for _, n := range own.Items {
+			if err := c.p.hold(c.ctx(), n.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return prune(c)
 }
 
 // hold waits for the tasks of removed services on a network. When the time is over the daemon decides.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +27,26 @@ func (o object) canon(names string) error {
 		}
 	}
 	return nil
+}
+
+// only gives the known fields their proper spelling and, under the policy own, refuses those that are not known and
+// not empty: newer daemons learn new ways out.
+func (c *call) only(o object, known string) error {
+	if err := o.canon(known); err != nil || !c.own() {
+		return err
+	}
+	fields := strings.Fields(known)
+	for name, v := range o {
+		if !zero(v) && !slices.Contains(fields, name) {
+			return unknownOption(name)
+		}
+	}
+	return nil
+}
+
+// unknownOption refuses a field or a parameter of a call.
+func unknownOption(name string) error {
+	return &Refusal{"unknown-option", "the runner does not know the option " + name, varPolicy}
 }
 
 // object returns the object below a field, or nil when it is absent or null.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -33,51 +34,67 @@ const (
 type found struct {
 	id, name string
 	labels   map[string]string
+	pulled   bool // an image that is in a registry too
 }
 
 // look finds an object. The error is errdefs' NotFound when there is none.
 func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
+	if err := plain(k, ref); err != nil {
+		return found{}, err
+	}
 	switch k {
 	case container:
 		r, err := p.Docker.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
 		if err != nil || r.Container.Config == nil {
 			return found{}, err
 		}
-		return found{r.Container.ID, strings.TrimPrefix(r.Container.Name, "/"), r.Container.Config.Labels}, nil
+		return found{id: r.Container.ID, name: strings.TrimPrefix(r.Container.Name, "/"), labels: r.Container.Config.Labels}, nil
 	case volume:
 		r, err := p.Docker.VolumeInspect(ctx, ref, client.VolumeInspectOptions{})
-		return found{r.Volume.Name, r.Volume.Name, r.Volume.Labels}, err
+		return found{id: r.Volume.Name, name: r.Volume.Name, labels: r.Volume.Labels}, err
 	case network:
 		r, err := p.Docker.NetworkInspect(ctx, ref, client.NetworkInspectOptions{})
-		return found{r.Network.ID, r.Network.Name, r.Network.Labels}, err
+		return found{id: r.Network.ID, name: r.Network.Name, labels: r.Network.Labels}, err
 	case service:
 		r, err := p.Docker.ServiceInspect(ctx, ref, client.ServiceInspectOptions{})
-		return found{r.Service.ID, r.Service.Spec.Name, r.Service.Spec.Labels}, err
+		return found{id: r.Service.ID, name: r.Service.Spec.Name, labels: r.Service.Spec.Labels}, err
 	case task:
 		r, err := p.Docker.TaskInspect(ctx, ref, client.TaskInspectOptions{})
 		if err != nil || r.Task.Spec.ContainerSpec == nil {
 			return found{}, err
 		}
-		return found{r.Task.ID, r.Task.ID, r.Task.Spec.ContainerSpec.Labels}, nil
+		return found{id: r.Task.ID, name: r.Task.ID, labels: r.Task.Spec.ContainerSpec.Labels}, nil
 	case secret:
 		r, err := p.Docker.SecretInspect(ctx, ref, client.SecretInspectOptions{})
-		return found{r.Secret.ID, r.Secret.Spec.Name, r.Secret.Spec.Labels}, err
+		return found{id: r.Secret.ID, name: r.Secret.Spec.Name, labels: r.Secret.Spec.Labels}, err
 	case config:
 		r, err := p.Docker.ConfigInspect(ctx, ref, client.ConfigInspectOptions{})
-		return found{r.Config.ID, r.Config.Spec.Name, r.Config.Spec.Labels}, err
+		return found{id: r.Config.ID, name: r.Config.Spec.Name, labels: r.Config.Spec.Labels}, err
 	case image:
 		r, err := p.Docker.ImageInspect(ctx, ref)
 		if err != nil || r.Config == nil {
 			return found{id: r.ID}, err
 		}
-		return found{r.ID, ref, r.Config.Labels}, nil
+		return found{id: r.ID, name: ref, labels: r.Config.Labels, pulled: len(r.RepoDigests) > 0}, nil
 	}
 	return found{}, fmt.Errorf("look for a %s: unknown kind", k)
+}
+
+// plain refuses references that would lead the runner's own look at an object to another path of the API.
+func plain(k kind, ref string) error {
+	rest := strings.TrimPrefix(ref, "/") // containers may be called so
+	if path.Clean("/"+rest) == "/"+rest && (k == image || !strings.Contains(rest, "/")) {
+		return nil
+	}
+	return &invalid{http.StatusBadRequest, fmt.Sprintf("%q is not the name of a %s", ref, k)}
 }
 
 // mine says whether the build made an object. Only what cannot carry a label is looked up in the ledger: another name
 // that the build once used may be somebody else's by now.
 func (p *Proxy) mine(k kind, f found) bool {
+	if k == image {
+		return f.labels[LabelImage] == p.Build
+	}
 	if p.labelled(f.labels) {
 		return true
 	}
@@ -176,16 +193,29 @@ func (c *call) retarget(id string) {
 	c.path = strings.Join(parts, "/")
 }
 
+// needExec refuses commands that do not run in one of the build's containers.
+func (c *call) needExec() error {
+	if !c.own() {
+		return nil
+	}
+	if _, known := c.p.known.Load(knownID{execution, c.args[0]}); known {
+		return nil
+	}
+	if err := plain(execution, c.args[0]); err != nil {
+		return err
+	}
+	r, err := c.p.Docker.ExecInspect(c.ctx(), c.args[0], client.ExecInspectOptions{})
+	if err != nil {
+		return err
+	}
+	_, err = c.p.need(c.ctx(), container, r.ContainerID)
+	return err
+}
+
 // ownedExec forwards a call on a command that runs in one of the build's containers.
 func ownedExec(c *call) error {
-	if _, known := c.p.known.Load(knownID{execution, c.args[0]}); c.own() && !known {
-		r, err := c.p.Docker.ExecInspect(c.ctx(), c.args[0], client.ExecInspectOptions{})
-		if err != nil {
-			return err
-		}
-		if _, err := c.p.need(c.ctx(), container, r.ContainerID); err != nil {
-			return err
-		}
+	if err := c.needExec(); err != nil {
+		return err
 	}
 	return c.forward(nil)
 }

@@ -27,9 +27,13 @@ import (
 
 // LabelBuild is the label that says whose an object is. LabelPrefix is reserved: labels that a build sets with it
 // are dropped.
+//
+// Images have a label of their own. Containers inherit their image's labels: under LabelBuild, whatever somebody ran
+// later from an image that a build made would look like that build's, and be removed as its leftover.
 const (
 	LabelPrefix = "cc-ci."
 	LabelBuild  = LabelPrefix + "build"
+	LabelImage  = LabelPrefix + "image"
 )
 
 // Policy says how much of the daemon a build may use.

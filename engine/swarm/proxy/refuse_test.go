@@ -81,6 +81,25 @@ func TestRefusals(t *testing.T) {
 		{"remote-source", "POST /build?remote=git@host:private.git", ""},
 		{"remote-source", "POST /images/create?fromSrc=http://127.0.0.1/x", ""},
 		{"swarm", "GET /swarm", ""}, {"swarm", "POST /swarm/init", ""}, {"nodes", "POST /nodes/x/update", ""},
+		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs","o":"bind","device":"/"}}`},
+		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs","o":"size=1m,remount","device":"/"}}`},
+		{"volume-options", svc, task(`"Mounts":[{"Source":"v","VolumeOptions":{"DriverConfig":{"Options":{"type":"tmpfs","o":"rbind","device":"/"}}}}]`)},
+		{"unknown-option", create, `{"VolumeDriver":"rclone"}`}, {"unknown-option", create, host(`"Mounts":[{"Shiny":1}]`)},
+		{"unknown-option", "POST /containers/mine/start?checkpoint=c&checkpoint-dir=/tmp", ""},
+		{"unknown-option", "POST /containers/mine/exec", `{"Shiny":true}`}, {"unknown-option", "POST /exec/e1/start", `{"Shiny":true}`},
+		{"unknown-option", svc, `{"Shiny":1}`}, {"unknown-option", svc, `{"TaskTemplate":{"Shiny":1}}`},
+		{"unknown-option", "POST /networks/create", `{"Name":"n","Shiny":1}`}, {"unknown-option", "POST /secrets/create", `{"Shiny":1}`},
+		{"unknown-option", "POST /build?shiny=1", ""}, {"unknown-option", "POST /build?outputs=[{%22Type%22:%22moby%22,%22Attrs%22:{%22name%22:%22theirs%22}}]", ""},
+		{"networks", create, `{"NetworkingConfig":{"EndpointsConfig":{"mine":{"networkid":"theirs"}}}}`},
+		{"networks", "POST /networks/mine/connect", `{"Container":"mine","EndpointConfig":{"NetworkID":"theirs"}}`},
+		{"own-objects", "POST /networks/mine/connect", `{"Container":"mine","EndpointConfig":{"Links":["theirs:x"]}}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"subnet":"198.51.100.0/24"}]}}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.0/7"}]}}`},
+		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"Subnet":"127.0.0.0/24"}]}}`},
+		{"security-options", create, host(`"SecurityOpt":["no-new-privileges:false"]`)},
+		{"devices", "POST /v1.40/services/create", task(`"Mounts":[{"Type":"bind","Source":"/etc/localtime","Target":"/x"}]`)},
+		{"own-objects", "GET /services?filters={%22label%22:[%22cc-ci.build=b2%22]}", ""},
+		{"own-objects", "POST /containers/prune?filters={%22label%22:{%22cc-ci.build=%22:true}}", ""},
 		{"buildkit", "POST /grpc", ""}, {"unknown-call", "PATCH /containers/mine", ""}, {"unknown-call", "GET /debug/vars", ""},
 	} {
 		method, path, _ := strings.Cut(c.call, " ")
@@ -102,6 +121,20 @@ func TestReusedNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []string{"GET /volumes/host", "DELETE /volumes/host"} {
+		method, path, _ := strings.Cut(c, " ")
+		if status, answer := f.call(method, path, ""); status != http.StatusForbidden {
+			t.Errorf("%s: %d %s", c, status, answer)
+		}
+	}
+	// A build asks for an image's name first, and another one makes the image.
+	for _, path := range []string{"/images/create?fromImage=early", "/build?t=early"} {
+		f.send("POST", path, "")
+	}
+	f.daemon.mu.Lock()
+	f.daemon.objects["/images/early:latest/json"] = f.daemon.objects["/images/theirs/json"]
+	f.daemon.objects["/images/early/json"] = f.daemon.objects["/images/theirs/json"]
+	f.daemon.mu.Unlock()
+	for _, c := range []string{"DELETE /images/early", "POST /build?t=early", "POST /commit?container=mine&repo=early&tag=latest"} {
 		method, path, _ := strings.Cut(c, " ")
 		if status, answer := f.call(method, path, ""); status != http.StatusForbidden {
 			t.Errorf("%s: %d %s", c, status, answer)
@@ -150,10 +183,23 @@ func TestInvalid(t *testing.T) {
 		`{"HostConfig":{},"hostconfig":{"Privileged":true}}`:    http.StatusBadRequest,
 		`{"HostConfig":{"Privileged":false,"PRIVILEGED":true}}`: http.StatusBadRequest,
 		`[]`: http.StatusBadRequest, `{"HostConfig":"x"}`: http.StatusBadRequest, `{"HostConfig":{"Binds":[1]}}`: http.StatusBadRequest,
+		`{"HostConfig":{"VolumesFrom":["../services/mine"]}}`: http.StatusBadRequest, `{"HostConfig":{"PidMode":"container:mine/../theirs"}}`: http.StatusBadRequest,
 		`{"a":"` + strings.Repeat("x", 1<<20) + `"}`: http.StatusRequestEntityTooLarge,
 	} {
 		if status, answer := f.call("POST", "/containers/create", body); status != want {
 			t.Errorf("%.60s: %d %s, want %d", body, status, answer, want)
+		}
+	}
+}
+
+// TestSwallowedLabel goes on with a change in the next line, which is the one with the label.
+func TestSwallowedLabel(t *testing.T) {
+	f := start(t, proxy.Own)
+	for _, change := range []string{"CMD%20x%5C", "CMD%20x%5C%20", "%23escape=%60%0ACMD%20x%60%0A"} {
+		for _, path := range []string{"/commit?container=mine&changes=", "/images/create?fromSrc=-&changes="} {
+			if status, answer := f.call("POST", path+change, ""); status != http.StatusBadRequest || f.daemon.take() != nil {
+				t.Errorf("%s: %d %s", path+change, status, answer)
+			}
 		}
 	}
 }

@@ -18,7 +18,7 @@ func TestBodies(t *testing.T) {
 	f := start(t, proxy.Own)
 	paths := strings.NewReplacer("WS", f.cfg.Workspace, "TMP", f.cfg.Tmp, "SOCKET", f.cfg.Socket, "PINS", proxy.PinDir(f.cfg.Socket))
 	for _, c := range []struct{ name, path, body, want string }{
-		{"a container", "/v1.41/containers/create", `{"Image":"i","Future":1}`, `{"Image":"i","Future":1,"HostConfig":{},` + mark + `}`},
+		{"a container", "/v1.41/containers/create", `{"Image":"i","Future":0}`, `{"Image":"i","Future":0,"HostConfig":{},` + mark + `}`},
 		{"labels of its own", "/containers/create", `{"labels":{"a":"b","cc-ci.build":"b2","cc-ci.x":"y"}}`,
 			`{"HostConfig":{},"Labels":{"a":"b","cc-ci.build":"b1","cc-ci.repo":"octo/recipe"}}`},
 		{"large numbers", "/containers/create", `{"HostConfig":{"Memory":9007199254740993}}`,
@@ -33,7 +33,12 @@ func TestBodies(t *testing.T) {
 			`{"HostConfig":{"CapAdd":["CAP_NET_ADMIN","chown"]},` + mark + `}`},
 		{"an allowed network", "/containers/create", `{"HostConfig":{"NetworkMode":"proxy"},"NetworkingConfig":{"EndpointsConfig":{"mine":{}}}}`,
 			`{"HostConfig":{"NetworkMode":"proxy"},"NetworkingConfig":{"EndpointsConfig":{"mine":{}}},` + mark + `}`},
-		{"a volume", "/volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs"}}`, `{"Name":"v","DriverOpts":{"type":"tmpfs"},` + mark + `}`},
+		{"what is shared with a container, by its id", "/containers/create",
+			`{"HostConfig":{"PidMode":"container:mine","NetworkMode":"container:mine","VolumesFrom":["mine:ro"],"Links":["mine","/mine:db"]}}`,
+			`{"HostConfig":{"PidMode":"container:id-mine","NetworkMode":"container:id-mine","VolumesFrom":["id-mine:ro"],
+			"Links":["id-mine:mine","id-mine:db"],"CapDrop":["MKNOD"]},` + mark + `}`},
+		{"a volume", "/volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs","device":"tmpfs","o":"size=100m,uid=1000,noexec"}}`,
+			`{"Name":"v","DriverOpts":{"type":"tmpfs","device":"tmpfs","o":"size=100m,uid=1000,noexec"},` + mark + `}`},
 		{"a network", "/networks/create", `{"Name":"n","Driver":"overlay","Options":{"encrypted":""}}`,
 			`{"Name":"n","Driver":"overlay","Options":{"encrypted":""},` + mark + `}`},
 		{"a secret", "/secrets/create", `{"Name":"s","Data":"eA=="}`, `{"Name":"s","Data":"eA==",` + mark + `}`},
@@ -77,7 +82,9 @@ func TestQueries(t *testing.T) {
 		{"the old form of filters", "GET", `/configs?filters={"label":["x=y"]}`, "filters", `{"label":{"cc-ci.build=b1":true,"x=y":true}}`},
 		{"a prune", "POST", "/containers/prune", "filters", filter},
 		{"a prune of volumes", "POST", "/volumes/prune", "filters", filter},
-		{"a build", "POST", `/build?labels={"a":"b","cc-ci.build":"b2"}`, "labels", `{"a":"b","cc-ci.build":"b1"}`},
+		{"a build", "POST", `/build?labels={"a":"b","cc-ci.build":"b2"}`, "labels", `{"a":"b","cc-ci.image":"b1"}`},
+		{"a prune of images", "POST", "/images/prune", "filters", `{"label":{"cc-ci.image=b1":true}}`},
+		{"its own label", "GET", `/services?filters={"label":["cc-ci.build"]}`, "filters", filter},
 		{"a build's containers", "POST", "/build?rm=0", "forcerm", "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,7 +98,7 @@ func TestQueries(t *testing.T) {
 		})
 	}
 	got := f.send("POST", "/commit?container=mine&changes=CMD+x", "")
-	if changes := strings.Join(got.query["changes"], "\n"); !strings.Contains(changes, `LABEL "cc-ci.build"="b1"`) || !strings.Contains(changes, "CMD x") {
+	if changes := strings.Join(got.query["changes"], "\n"); !strings.Contains(changes, `LABEL "cc-ci.image"="b1" "cc-ci.build"=""`) || !strings.Contains(changes, "CMD x") {
 		t.Errorf("changes are %q", changes)
 	}
 }

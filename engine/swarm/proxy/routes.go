@@ -33,18 +33,19 @@ func table() []route {
 	return []route{
 		// What everybody may ask.
 		at("GET", "/_ping", pass), at("HEAD", "/_ping", pass), at("GET", "/version", pass), at("GET", "/info", pass),
-		at("POST", "/auth", pass), at("GET", "/distribution/{..}/json", pass),
+		at("POST", "/auth", passBody), at("GET", "/distribution/{..}/json", pass),
 		at("GET", "/events", events), at("GET", "/system/df", diskUsage),
 
-		// Containers. Whatever else the API does with one is allowed on one of the build's own.
+		// Containers.
 		at("GET", "/containers/json", list), at("POST", "/containers/create", createContainer),
 		at("POST", "/containers/prune", prune), at("POST", "/containers/{}/exec", createExec),
 		at("POST", "/containers/{}/update", updateContainer), at("PUT", "/containers/{}/archive", putArchive),
-		at("DELETE", "/containers/{}", removeContainer),
+		at("POST", "/containers/{}/start", startContainer), at("DELETE", "/containers/{}", removeContainer),
 		at("GET", "/containers/{}/json", inspected(container)),
-		at("GET", "/containers/{}/{..}", owned(container)), at("HEAD", "/containers/{}/{..}", owned(container)),
-		at("POST", "/containers/{}/{..}", owned(container)),
-		at("GET", "/exec/{}/json", ownedExec), at("POST", "/exec/{}/start", ownedExec), at("POST", "/exec/{}/resize", ownedExec),
+		at("GET", "/containers/{}/(?:top|logs|changes|export|stats|attach/ws|archive)", owned(container)),
+		at("HEAD", "/containers/{}/archive", owned(container)),
+		at("POST", "/containers/{}/(?:stop|restart|kill|pause|unpause|rename|resize|attach|wait)", owned(container)),
+		at("GET", "/exec/{}/json", ownedExec), at("POST", "/exec/{}/resize", ownedExec), at("POST", "/exec/{}/start", startExec),
 
 		// Volumes.
 		at("GET", "/volumes", listVolumes), at("POST", "/volumes/create", createVolume), at("POST", "/volumes/prune", prune),
@@ -52,7 +53,7 @@ func table() []route {
 
 		// Networks.
 		at("GET", "/networks", listNetworks), at("POST", "/networks/create", createNetwork),
-		at("POST", "/networks/prune", prune), at("GET", "/networks/{}", inspectNetwork),
+		at("POST", "/networks/prune", pruneNetworks), at("GET", "/networks/{}", inspectNetwork),
 		at("DELETE", "/networks/{}", removeNetwork),
 		at("POST", "/networks/{}/connect", connectNetwork), at("POST", "/networks/{}/disconnect", connectNetwork),
 
@@ -70,8 +71,8 @@ func table() []route {
 
 		// Images may be read by all: they are the host's cache.
 		at("GET", "/images/json", pass), at("GET", "/images/search", pass), at("GET", "/images/get", pass),
-		at("POST", "/images/create", createImage), at("POST", "/images/load", loadImages), at("POST", "/images/prune", prune),
-		at("GET", "/images/{..}/json", pass), at("GET", "/images/{..}/history", pass), at("GET", "/images/{..}/get", pass),
+		at("POST", "/images/create", createImage), at("POST", "/images/load", loadImages), at("POST", "/images/prune", pruneImages),
+		at("GET", "/images/{..}/json", pass), at("GET", "/images/{..}/attestations", pass), at("GET", "/images/{..}/history", pass), at("GET", "/images/{..}/get", pass),
 		at("POST", "/images/{..}/push", pass), at("POST", "/images/{..}/tag", tagImage), at("DELETE", "/images/{..}", removeImage),
 		// Builds. /session is the way back to the client's own files, for BuildKit.
 		at("POST", "/build", build), at("POST", "/build/prune", pruneBuild), at("POST", "/build/cancel", pass),
@@ -102,8 +103,13 @@ func (c *call) serve() error {
 	return &invalid{http.StatusNotFound, "page not found"}
 }
 
-// pass forwards a call that everyone may make.
+// pass forwards a call that everyone may make; passBody does so with what the client sends along.
 func pass(c *call) error { return c.forward(nil) }
+
+func passBody(c *call) error {
+	c.bodied = true
+	return c.forward(nil)
+}
 
 // refuse forbids a call where the policy is enforced.
 func refuse(rule, reason string) func(*call) error {

@@ -48,7 +48,7 @@ func updateService(c *call) error {
 
 // serviceSpec labels and judges the whole of a service.
 func (c *call) serviceSpec(spec object) error {
-	err := spec.canon("Name Labels TaskTemplate Mode UpdateConfig RollbackConfig Networks EndpointSpec")
+	err := c.only(spec, "Name Labels TaskTemplate Mode UpdateConfig RollbackConfig Networks EndpointSpec")
 	if err != nil || c.p.Policy == Keep {
 		return err
 	}
@@ -68,7 +68,7 @@ func (c *call) serviceSpec(spec object) error {
 	}
 	const fields = `PluginSpec ContainerSpec NetworkAttachmentSpec Resources RestartPolicy Placement Networks LogDriver
 		ForceUpdate Runtime`
-	if err := template.canon(fields); err != nil {
+	if err := c.only(template, fields); err != nil {
 		return err
 	}
 	if err := c.serviceNetworks(template); err != nil {
@@ -107,7 +107,7 @@ func (c *call) serviceNetworks(o object) error {
 		return err
 	}
 	for _, n := range networks {
-		if err := n.canon("Target"); err != nil {
+		if err := c.only(n, "Target Aliases DriverOpts"); err != nil {
 			return err
 		}
 		target, err := n.text("Target")
@@ -163,10 +163,13 @@ func (c *call) containerSpec(spec object) error {
 			return err
 		}
 	}
-	if host {
-		return dropMknod(spec, "CapabilityDrop")
+	if !host {
+		return nil
 	}
-	return nil
+	if c.olderThan(41) { // such a call would lose the field that is set now
+		return &Refusal{"devices", "a build's service that mounts files of the host needs Docker's API 1.41 or newer", varPolicy}
+	}
+	return dropMknod(spec, "CapabilityDrop")
 }
 
 // judgeContainerField judges one field of a service's containers.
@@ -177,7 +180,7 @@ func (c *call) judgeContainerField(spec object, name string, v any) error {
 	case "CapabilityAdd":
 		return c.judgeCaps(v)
 	case "OomScoreAdj":
-		return c.judgeHostField(name, v)
+		return c.judgeHostField(spec, name, v)
 	case "Secrets":
 		return c.judgeFiles(spec, name, "SecretID", secret)
 	case "Configs":
@@ -187,7 +190,10 @@ func (c *call) judgeContainerField(spec object, name string, v any) error {
 		"CapabilityDrop", "Ulimits":
 		return nil
 	}
-	return refuseUnless(zero(v), "unknown-option", "the runner does not know the option "+name)
+	if zero(v) {
+		return nil
+	}
+	return unknownOption(name)
 }
 
 // judgePrivileges allows only what makes a container more confined.
@@ -267,7 +273,7 @@ func createData(c *call, k kind) error {
 	if err != nil {
 		return err
 	}
-	if err := body.canon("Name Labels Driver"); err != nil {
+	if err := c.only(body, "Name Labels Data Driver Templating"); err != nil {
 		return err
 	}
 	if c.own() && !zero(body["Driver"]) { // a plugin would be asked for the value
