@@ -1,7 +1,6 @@
 package swarm_test
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -30,7 +29,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Stop(context.Background()); err != nil {
+		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
 	})

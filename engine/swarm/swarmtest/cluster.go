@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/moby/moby/client"
 )
@@ -24,28 +26,34 @@ const (
 type Cluster struct {
 	Nodes []*Daemon
 	size  int
+	guard *guard
 }
 
 // StartCluster starts a Swarm of so many daemons. It is called by a test that holds a Daemon of its package: the
 // daemons of one host's tests share a lock.
 func StartCluster(ctx context.Context, size int) (*Cluster, error) {
 	c := &Cluster{size: size}
-	_ = c.unlink(ctx) // of a run that was killed; usually there is nothing
-	if err := ip(ctx, "link add "+bridge+" type bridge", "addr add "+prefix+"1/24 dev "+bridge, "link set "+bridge+" up"); err != nil {
+	// What is left of a run that was killed together with its guard; usually there is nothing.
+	_ = exec.CommandContext(ctx, "sh", "-c", strings.Join(unlink(size), "; ")).Run()
+	var err error
+	if c.guard, err = startGuard(unlink(size)); err != nil {
 		return nil, err
+	}
+	if err := ip(ctx, "link add "+bridge+" type bridge", "addr add "+prefix+"1/24 dev "+bridge, "link set "+bridge+" up"); err != nil {
+		return nil, errors.Join(err, c.guard.end())
 	}
 	// The daemon on the host drops what it does not forward itself, on bridges too.
 	if err := command(ctx, "iptables", "-I", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"); err != nil {
-		return nil, errors.Join(err, c.Stop(ctx))
+		return nil, errors.Join(err, c.Stop())
 	}
 	for i := range size {
 		d, err := startNode(ctx, i)
 		if err != nil {
-			return nil, errors.Join(err, c.Stop(ctx))
+			return nil, errors.Join(err, c.Stop())
 		}
 		c.Nodes = append(c.Nodes, d)
 		if err := c.join(ctx, i); err != nil {
-			return nil, errors.Join(err, c.Stop(ctx))
+			return nil, errors.Join(err, c.Stop())
 		}
 	}
 	return c, nil
@@ -121,22 +129,49 @@ func (c *Cluster) Restore(ctx context.Context, i int) error {
 }
 
 // Stop ends the daemons and removes the links.
-func (c *Cluster) Stop(ctx context.Context) error {
+func (c *Cluster) Stop() error {
 	var err error
 	for _, d := range c.Nodes {
 		err = errors.Join(err, d.Stop())
 	}
-	return errors.Join(err, c.unlink(ctx))
+	return errors.Join(err, c.guard.end())
 }
 
-// unlink removes the links. A namespace may live on for a while inside the kernel, so its link goes first.
-func (c *Cluster) unlink(ctx context.Context) error {
-	var err error
-	for i := range c.size {
-		err = errors.Join(err, ip(ctx, fmt.Sprintf("link del ccci-p%d", i)), ip(ctx, "netns del "+namespace(i)))
+// unlink are the commands that remove the links of a cluster. A namespace may live on for a while inside the kernel, so
+// its link goes first.
+func unlink(size int) []string {
+	var out []string
+	for i := range size {
+		out = append(out, fmt.Sprintf("ip link del ccci-p%d", i), "ip netns del "+namespace(i))
 	}
-	return errors.Join(err, ip(ctx, "link del "+bridge),
-		command(ctx, "iptables", "-D", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"))
+	return append(out, "ip link del "+bridge, "iptables -D FORWARD -i "+bridge+" -o "+bridge+" -j ACCEPT")
+}
+
+// guard is a process that cleans up when its input ends: when end is called, or when the tests are killed.
+type guard struct {
+	cmd *exec.Cmd
+	in  io.Closer
+}
+
+// startGuard starts a guard that will run commands, all of them, whatever becomes of each.
+func startGuard(commands []string) (*guard, error) {
+	cmd := exec.Command("sh", "-c", "cat; "+strings.Join(commands, "; "))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal from the keyboard is not for it
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start what cleans up after the tests: %w", err)
+	}
+	return &guard{cmd, in}, nil
+}
+
+// end lets the guard clean up. That something it would remove was never made is no error.
+func (g *guard) end() error {
+	err := g.in.Close()
+	_ = g.cmd.Wait()
+	return err
 }
 
 // ip runs lines of the ip command.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -97,12 +98,22 @@ func (d *Daemon) launch(ctx context.Context) error {
 	}
 	d.proc = exec.Command(d.args[0], d.args[1:]...)
 	d.proc.Stdout, d.proc.Stderr = out, out
-	d.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := errors.Join(d.proc.Start(), out.Close()); err != nil {
+	// The daemon gets a signal when the thread that started it ends, be it by a SIGKILL of the tests.
+	d.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	started := make(chan error, 1)
+	d.done = make(chan error, 1)
+	go func(cmd *exec.Cmd, done chan<- error) {
+		runtime.LockOSThread() // until the daemon has ended: the thread must not end before
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			done <- cmd.Wait()
+		}
+	}(d.proc, d.done)
+	if err := errors.Join(<-started, out.Close()); err != nil {
 		return err
 	}
-	d.done = make(chan error, 1)
-	go func(cmd *exec.Cmd, done chan<- error) { done <- cmd.Wait() }(d.proc, d.done)
 	if d.Client == nil {
 		if d.Client, err = client.New(client.WithHost(d.Host)); err != nil {
 			return err
