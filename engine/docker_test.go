@@ -20,6 +20,12 @@ import (
 // withDocker is an engine whose builds get a Docker socket each, on a real one-node Swarm.
 func withDocker(t *testing.T, daemon *swarmtest.Daemon) *Engine {
 	t.Helper()
+	return withDockerAs(t, "", daemon)
+}
+
+// withDockerAs is withDocker with steps that run as other users.
+func withDockerAs(t *testing.T, user string, daemon *swarmtest.Daemon) *Engine {
+	t.Helper()
 	// Steps have a /tmp of their own, so the socket must not lie below it.
 	run, err := os.MkdirTemp("/var/tmp", "cc-ci-test-")
 	if err != nil {
@@ -30,10 +36,13 @@ func withDocker(t *testing.T, daemon *swarmtest.Daemon) *Engine {
 			t.Error(err)
 		}
 	})
-	return newEngine(t, func(c *Config) {
+	if err := os.Chmod(run, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return newEngineAs(t, user, func(c *Config) {
 		docker, err := swarm.Open(t.Context(), swarm.Config{
 			Mode: swarm.ModeProxy, Endpoint: daemon.Host, Policy: proxy.Own, TeardownTimeout: time.Minute,
-			SocketDir: run, LedgerDir: filepath.Join(t.TempDir(), "ledger"),
+			Networks: []string{"proxy"}, SocketDir: run, LedgerDir: filepath.Join(t.TempDir(), "ledger"),
 			Log: logrus.NewEntry(logrus.New()),
 		})
 		if err != nil {

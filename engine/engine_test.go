@@ -75,7 +75,14 @@ func (b *buffer) String() string {
 // newEngine is a real engine with real processes in directories of the test's own.
 func newEngine(t *testing.T, change func(*Config)) *Engine {
 	t.Helper()
+	return newEngineAs(t, "", change)
+}
+
+// newEngineAs is newEngine with steps that run as other users.
+func newEngineAs(t *testing.T, user string, change func(*Config)) *Engine {
+	t.Helper()
 	host, err := process.Open(t.Context(), process.Config{
+		User: user,
 		Name: "cc-ci-test-" + strings.ToLower(filepath.Base(t.TempDir())) + t.Name()[4:8], Grace: time.Second, KeepLeftovers: true,
 	})
 	if err != nil {

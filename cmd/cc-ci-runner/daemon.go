@@ -257,14 +257,19 @@ func (d *daemon) serve(ctx context.Context) error {
 
 // recover removes what an earlier run left on the host and has its stages reported.
 func (d *daemon) recover(ctx context.Context) error {
-	err := d.runner.Recover(ctx)
-	reports, errSweep := d.engine.Sweep(ctx)
+	d.docker.paused() // where Docker is not there yet, its part is swept when it is
+	return errors.Join(d.runner.Recover(ctx), d.sweep(ctx))
+}
+
+// sweep removes what builds that run no longer left, and tells about it.
+func (d *daemon) sweep(ctx context.Context) error {
+	reports, err := d.engine.Sweep(ctx)
 	for _, report := range reports {
 		for _, line := range report.Lines() {
 			d.log.entry.WithField("build", report.Build).Warn("an earlier run left this: " + line)
 		}
 	}
-	return errors.Join(err, errSweep, d.docker.sweepApps(d.log.entry))
+	return errors.Join(err, d.docker.sweepApps(d.log.entry))
 }
 
 // obey carries out what signals ask for, until the runner has ended.

@@ -19,6 +19,9 @@ type dockerSide struct {
 	swarm *swarm.Swarm // nil unless DRONE_RUNNER_DOCKER=proxy
 	ctx   context.Context
 
+	// sweep is called when Docker has become fit for builds again: what it held meanwhile could not be removed.
+	sweep func(context.Context)
+
 	mu     sync.Mutex
 	asked  time.Time
 	reason string
@@ -35,7 +38,11 @@ const healthInterval = 5 * time.Second
 
 func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, error) {
 	c, log := d.config, d.log.entry
-	side := &dockerSide{ctx: ctx}
+	side := &dockerSide{ctx: ctx, sweep: func(ctx context.Context) {
+		if err := d.sweep(ctx); err != nil {
+			log.WithError(err).Error("not everything that builds left could be removed")
+		}
+	}}
 	switch c.Docker {
 	case "":
 		log.Info("Docker: steps use the host's socket, and what they make is neither tracked nor removed; set DRONE_RUNNER_DOCKER=proxy to change that")
@@ -79,14 +86,23 @@ func (s *dockerSide) paused() string {
 	if time.Since(s.asked) < healthInterval {
 		return s.reason
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, healthInterval)
-	defer cancel()
-	s.reason = ""
-	if err := s.swarm.Health(ctx); err != nil {
-		s.reason = err.Error()
+	before := s.reason
+	s.reason = s.health()
+	if before != "" && s.reason == "" {
+		s.sweep(s.ctx)
 	}
 	s.asked = time.Now()
 	return s.reason
+}
+
+// health asks Docker how it is.
+func (s *dockerSide) health() string {
+	ctx, cancel := context.WithTimeout(s.ctx, healthInterval)
+	defer cancel()
+	if err := s.swarm.Health(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // ownerless looks, when no build runs, for Docker objects that are nobody's and were not there before. They are named

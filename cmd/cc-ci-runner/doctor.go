@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
@@ -61,6 +63,7 @@ func (c *doctorCommand) checks(config *Config) []check {
 	return []check{
 		{"server", func(ctx context.Context) (string, error) { return pingServer(ctx, config) }},
 		{"containment", func(ctx context.Context) (string, error) { return describeHost(ctx, config) }},
+		{"docker", func(ctx context.Context) (string, error) { return askDocker(ctx, config) }},
 		{"git", func(context.Context) (string, error) { return findGit(config) }},
 		{"workspaces", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_ROOT", config.Root) }},
 		{"state", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_STATE", config.State) }},
@@ -100,6 +103,25 @@ func describeHost(ctx context.Context, config *Config) (string, error) {
 		text += line
 	}
 	return text, nil
+}
+
+// askDocker says what steps get of Docker, and whether it is fit for builds.
+func askDocker(ctx context.Context, config *Config) (string, error) {
+	if config.Docker != "proxy" {
+		return "not tracked: what steps make is not removed (DRONE_RUNNER_DOCKER=proxy changes that)", nil
+	}
+	docker, err := swarm.Open(ctx, swarm.Config{
+		Mode: swarm.ModeProxy, Endpoint: config.DockerEndpoint, Networks: config.DockerNetworks, CertDir: config.SwarmCerts,
+	})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := errors.Join(docker.Health(ctx), docker.Close()); err != nil {
+		return "", err
+	}
+	return config.DockerEndpoint + " is fit for builds", nil
 }
 
 // findGit looks where the clone step will look.

@@ -92,6 +92,10 @@ func TestDoctor(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "BAD  server:") || !strings.Contains(out, "ok   containment:") || !strings.Contains(out, "ok   state:") {
 		t.Errorf("with a server that is away: exit code %d\n%s%s", code, out, errs)
 	}
+	file = write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=canary-secret\nDRONE_RUNNER_DOCKER=proxy\nDRONE_RUNNER_DOCKER_ENDPOINT=unix:///none.sock\n")
+	if out, _, _ := call(t, "doctor", "--config", file); !strings.Contains(out, "BAD  docker:        Docker does not answer at unix:///none.sock") {
+		t.Errorf("with a Docker that is away:\n%s", out)
+	}
 	if strings.Contains(out+errs, "canary") {
 		t.Error("doctor shows the secret")
 	}

@@ -109,7 +109,7 @@ func want(t testing.TB, j *job, text string, args ...string) {
 // wantInput is want for a command that reads.
 func wantInput(t testing.TB, j *job, input, text string, args ...string) {
 	t.Helper()
-	out, err := run(t, "unix://"+j.socket, input, args...)
+	out, err := j.run(input, args...)
 	if err != nil || !strings.Contains(out, text) {
 		t.Errorf("docker %s: %v, %q, want %q in it", strings.Join(args, " "), err, out, text)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ type host struct {
 func newHost(t testing.TB, change func(*swarm.Config)) *host {
 	t.Helper()
 	d := docker.Need(t)
-	dir := t.TempDir()
+	dir := openDir(t)
 	cfg := swarm.Config{SocketDir: filepath.Join(dir, "run"), LedgerDir: filepath.Join(dir, "ledger")}
 	if change != nil {
 		change(&cfg)
@@ -57,7 +58,10 @@ func openHost(t testing.TB, d *swarmtest.Daemon, cfg swarm.Config) *host {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	cfg.Mode, cfg.Endpoint, cfg.Log = swarm.ModeProxy, d.Host, logrus.NewEntry(log)
+	cfg.Mode, cfg.Log = swarm.ModeProxy, logrus.NewEntry(log)
+	if cfg.Endpoint == "" {
+		cfg.Endpoint = d.Host
+	}
 	cfg.Networks, cfg.Mounts = []string{"proxy"}, []string{"/etc/localtime", "/etc/timezone"}
 	if cfg.Policy == "" {
 		cfg.Policy = proxy.Own
@@ -81,12 +85,13 @@ func openHost(t testing.TB, d *swarmtest.Daemon, cfg swarm.Config) *host {
 type job struct {
 	*host
 	name, socket, workspace string
+	uid                     int // who runs the docker command
 }
 
 // attach starts a build; at the test's end it is torn down and must leave nothing.
 func (h *host) attach(name string, change func(*swarm.Build)) *job {
 	h.t.Helper()
-	root := h.t.TempDir()
+	root := openDir(h.t)
 	b := swarm.Build{Name: name, Labels: map[string]string{"repo": "octo/recipe", "number": "7"},
 		Root: root, Workspace: filepath.Join(root, "workspace"), Tmp: filepath.Join(root, "tmp")}
 	for _, dir := range []string{b.Workspace, b.Tmp} {
@@ -97,11 +102,12 @@ func (h *host) attach(name string, change func(*swarm.Build)) *job {
 	if change != nil {
 		change(&b)
 	}
+	check(h.t, os.Chown(b.Workspace, b.UID, b.GID))
 	socket, err := h.swarm.Attach(h.t.Context(), b)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	j := &job{h, name, socket, b.Workspace}
+	j := &job{h, name, socket, b.Workspace, b.UID}
 	h.t.Cleanup(func() {
 		ctx := context.Background()
 		if _, err := h.swarm.Teardown(ctx, name); err != nil {
@@ -115,7 +121,20 @@ func (h *host) attach(name string, change func(*swarm.Build)) *job {
 }
 
 // try runs the docker command through the build's socket.
-func (j *job) try(args ...string) (string, error) { return run(j.t, "unix://"+j.socket, "", args...) }
+func (j *job) try(args ...string) (string, error) { return j.run("", args...) }
+
+// run is try with something on the command's standard input.
+func (j *job) run(stdin string, args ...string) (string, error) {
+	return runAs(j.t, j.uid, "unix://"+j.socket, stdin, args...)
+}
+
+// openDir is a directory to which other users than root can get.
+func openDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	check(t, os.Chmod(filepath.Dir(dir), 0o711))
+	return dir
+}
 
 // do is try for what must work.
 func (j *job) do(args ...string) string {
@@ -150,8 +169,18 @@ func (h *host) direct(args ...string) string {
 // run runs the docker command.
 func run(t testing.TB, endpoint, stdin string, args ...string) (string, error) {
 	t.Helper()
+	return runAs(t, 0, endpoint, stdin, args...)
+}
+
+// runAs runs the docker command as another user, in no other group than the user's own.
+func runAs(t testing.TB, uid int, endpoint, stdin string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.Command("docker", args...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+endpoint, "DOCKER_CONFIG="+t.TempDir(), "DOCKER_BUILDKIT=0")
+	if uid != 0 {
+		id := uint32(uid)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+	}
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+endpoint, "DOCKER_CONFIG="+openDir(t), "DOCKER_BUILDKIT=0")
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
 )
 
@@ -34,11 +35,14 @@ func victim(t *testing.T, h *host) *job {
 	return v
 }
 
-// TestIsolation lets a hostile build try everything that would let it see, change or leave.
+// hostileUser runs the hostile build's steps.
+const hostileUser = 61234
+
+// TestIsolation lets a hostile build, whose steps are not root, try everything that would let it see, change or leave.
 func TestIsolation(t *testing.T) {
 	h := newHost(t, nil)
 	v := victim(t, h)
-	j := h.attach("cc-ci-test-hostile", nil)
+	j := h.attach("cc-ci-test-hostile", func(b *swarm.Build) { b.UID, b.GID = hostileUser, hostileUser })
 	j.do("run", "-d", "--name", "mine", swarmtest.Image)
 	if err := os.Symlink("/", filepath.Join(j.workspace, "root")); err != nil {
 		t.Fatal(err)
@@ -51,6 +55,13 @@ func TestIsolation(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the victim's socket", func(t *testing.T) {
+		for _, socket := range []string{v.socket, strings.TrimPrefix(h.d.Host, "unix://")} {
+			if out, err := runAs(t, hostileUser, "unix://"+socket, "", "ps"); err == nil || !strings.Contains(out, "permission denied") {
+				t.Errorf("another build's user gets to %s: %v, %s", socket, err, out)
+			}
+		}
+	})
 	t.Run("the victim is unharmed", func(t *testing.T) {
 		v.in(t).do("exec", "victim", "true")
 		h.direct("exec", "infra", "true")
@@ -264,7 +275,7 @@ func fileTries(t *testing.T, j *job) {
 			t.Fatal(err)
 		}
 		j.do("run", "-d", "--name", "copier", "-v", j.workspace+":/w", swarmtest.Image)
-		out, err := run(t, "unix://"+j.socket, buf.String(), "cp", "-", "copier:/w")
+		out, err := j.run(buf.String(), "cp", "-", "copier:/w")
 		if err == nil || !strings.Contains(out, "rule devices:") {
 			t.Errorf("%v, %q", err, out)
 		}
@@ -305,7 +316,7 @@ func fileTries(t *testing.T, j *job) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := run(t, "unix://"+j.socket, renamed(t, b, "evil:1", "victimimage:1"), "load")
+		out, err := j.run(renamed(t, b, "evil:1", "victimimage:1"), "load")
 		if err == nil || !strings.Contains(out, "rule own-objects:") {
 			t.Errorf("%v, %q", err, out)
 		}

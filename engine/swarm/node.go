@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -78,6 +75,7 @@ func (n *node) swarmID(ctx context.Context) string {
 func connect(endpoint, certs string) (*node, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
 	n := &node{endpoint: endpoint}
+	var err error
 	opts := []client.Opt{client.WithUserAgent("cc-ci-runner")}
 	switch {
 	case ok && scheme == "unix":
@@ -90,7 +88,9 @@ func connect(endpoint, certs string) (*node, error) {
 				filepath.Join(certs, "ca.pem"), filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem")))
 		}
 	case ok && scheme == "ssh":
-		n.dial = func(ctx context.Context) (net.Conn, error) { return dialSSH(ctx, addr) }
+		if n.dial, err = sshDialer(endpoint); err != nil {
+			return nil, err
+		}
 		opts = append(opts, client.WithHost("http://docker"))
 	default:
 		return nil, fmt.Errorf("connect to Docker: the endpoint %q must begin with unix://, tcp:// or ssh://", endpoint)
@@ -131,56 +131,3 @@ func redial(ctx context.Context, network, addr string) (net.Conn, error) {
 		}
 	}
 }
-
-// sshConn is a connection to a remote daemon over the standard streams of ssh, the way Docker's own client does it.
-type sshConn struct {
-	io.Reader
-	io.WriteCloser
-	cmd *exec.Cmd
-}
-
-// dialSSH asks the remote host to join its Docker socket to the command's streams.
-func dialSSH(ctx context.Context, addr string) (net.Conn, error) {
-	host, port, found := strings.Cut(strings.TrimSuffix(addr, "/"), ":")
-	if host == "" || strings.HasPrefix(host, "-") {
-		return nil, fmt.Errorf("connect to Docker over ssh: bad host %q", addr)
-	}
-	args := []string{"-o", "BatchMode=yes", "-o", "ConnectTimeout=10"}
-	if found {
-		args = append(args, "-p", port)
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "ssh", append(args, "--", host, "docker", "system", "dial-stdio")...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("connect to Docker over ssh: %w", err)
-	}
-	return &sshConn{out, in, cmd}, nil
-}
-
-// Close implements net.Conn. How ssh ends once its streams are closed says nothing.
-func (c *sshConn) Close() error {
-	err := c.WriteCloser.Close()
-	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// CloseWrite ends the sending half.
-func (c *sshConn) CloseWrite() error { return c.WriteCloser.Close() }
-
-// The rest of net.Conn: a command's streams have no addresses, and deadlines come from contexts.
-func (c *sshConn) LocalAddr() net.Addr              { return &net.UnixAddr{Net: "ssh"} }
-func (c *sshConn) RemoteAddr() net.Addr             { return &net.UnixAddr{Net: "ssh"} }
-func (c *sshConn) SetDeadline(time.Time) error      { return nil }
-func (c *sshConn) SetReadDeadline(time.Time) error  { return nil }
-func (c *sshConn) SetWriteDeadline(time.Time) error { return nil }

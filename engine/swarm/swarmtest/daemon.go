@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ type Daemon struct {
 	dir  string
 	lock *os.File
 	args []string // the command
+	more []string // arguments until the next restart
 	proc *exec.Cmd
 	done chan error
 }
@@ -41,10 +43,10 @@ func Start(ctx context.Context) (*Daemon, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can start one")
 	}
-	if err := install(ctx, "dockerd", "docker.io"); err != nil {
+	if err := Install(ctx, "dockerd", "docker.io"); err != nil {
 		return nil, err
 	}
-	if err := install(ctx, "busybox", "busybox-static"); err != nil {
+	if err := Install(ctx, "busybox", "busybox-static"); err != nil {
 		return nil, err
 	}
 	lock, err := acquire(ctx, lockPath)
@@ -96,7 +98,7 @@ func (d *Daemon) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.proc = exec.Command(d.args[0], d.args[1:]...)
+	d.proc = exec.Command(d.args[0], slices.Concat(d.args[1:], d.more)...)
 	d.proc.Stdout, d.proc.Stderr = out, out
 	// The daemon gets a signal when the thread that started it ends, be it by a SIGKILL of the tests.
 	d.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -159,11 +161,13 @@ func (d *Daemon) Log() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// Restart ends the daemon and starts it again on the same data. It returns when the Swarm has a leader again.
-func (d *Daemon) Restart(ctx context.Context) error {
+// Restart ends the daemon and starts it again on the same data, with these arguments beside its own. It returns when
+// the Swarm has a leader again.
+func (d *Daemon) Restart(ctx context.Context, args ...string) error {
 	if err := d.end(syscall.SIGTERM); err != nil {
 		return err
 	}
+	d.more = args
 	if err := d.launch(ctx); err != nil {
 		return err
 	}
@@ -203,13 +207,13 @@ func (d *Daemon) Stop() error {
 	return err
 }
 
-// install makes sure that a program is there, from Debian's package if need be.
-func install(ctx context.Context, program, pkg string) error {
+// Install makes sure that a program is there, from Debian's package if need be.
+func Install(ctx context.Context, program, pkg string) error {
 	if _, err := exec.LookPath(program); err == nil {
 		return nil
 	}
 	cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", pkg)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1") // 1: no service is started
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("install %s: %w: %s", pkg, err, strings.TrimSpace(string(out)))
 	}
