@@ -64,6 +64,9 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 		return nil, err
 	}
 	log.Infof("Docker: each build has a socket of its own (policy %s); what it makes is removed at its end", c.DockerPolicy)
+	if c.User == "" {
+		log.Warn("Docker: steps run as the runner's own user, who may use the host's socket, so builds are told apart but not kept apart; set DRONE_RUNNER_USER on a runner that is root")
+	}
 	return side, nil
 }
 

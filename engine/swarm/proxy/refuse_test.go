@@ -13,17 +13,37 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
-// TestRefusals goes through the rules without a daemon: none of these calls may reach it.
-func TestRefusals(t *testing.T) {
+// refused is a call that must not reach the daemon, and the rule that forbids it.
+type refused struct{ rule, call, body string }
+
+const create, svc = "POST /containers/create", "POST /services/create"
+
+// host is a container's host configuration, task what a service's containers are made from.
+func host(text string) string { return `{"HostConfig":{` + text + `}}` }
+func task(text string) string { return `{"TaskTemplate":{"ContainerSpec":{` + text + `}}}` }
+
+// wantRefused makes the calls: each answer must name the rule and the variable.
+func wantRefused(t *testing.T, calls []refused) {
+	t.Helper()
 	f := start(t, proxy.Own)
-	create, svc := "POST /containers/create", "POST /services/create"
-	host := func(text string) string { return `{"HostConfig":{` + text + `}}` }
-	task := func(text string) string { return `{"TaskTemplate":{"ContainerSpec":{` + text + `}}}` }
-	for _, c := range []struct{ rule, call, body string }{
+	for _, c := range calls {
+		method, path, _ := strings.Cut(c.call, " ")
+		status, answer := f.call(method, path, c.body)
+		if status != http.StatusForbidden || !strings.Contains(answer, "rule "+c.rule+":") || !strings.Contains(answer, "DRONE_RUNNER_") {
+			t.Errorf("%s %s: %d %s, want the rule %s", c.call, c.body, status, answer, c.rule)
+		}
+		if got := f.daemon.take(); got != nil {
+			t.Errorf("%s %s reached the daemon", c.call, c.body)
+		}
+	}
+}
+
+// TestContainerRefusals goes through the rules for containers.
+func TestContainerRefusals(t *testing.T) {
+	wantRefused(t, []refused{
 		{"privileged", create, host(`"Privileged":true`)}, {"privileged", "POST /containers/mine/exec", `{"privileged":true}`},
 		{"host-namespaces", create, host(`"PidMode":"host"`)}, {"host-namespaces", create, host(`"NetworkMode":"host"`)},
 		{"host-namespaces", create, host(`"NetworkMode":"hostid"`)},
-		{"host-namespaces", "POST /build?networkmode=host", ""},
 		{"own-objects", create, host(`"IpcMode":"container:theirs"`)},
 		{"own-objects", create, host(`"VolumesFrom":["theirs:ro"]`)},
 		{"own-objects", create, host(`"Links":["host:x"]`)},
@@ -31,46 +51,60 @@ func TestRefusals(t *testing.T) {
 		{"own-objects", create, host(`"Mounts":[{"Source":"host","Target":"/x"}]`)},
 		{"networks", create, host(`"NetworkMode":"theirs"`)},
 		{"networks", create, `{"NetworkingConfig":{"EndpointsConfig":{"theirs":{}}}}`},
+		{"host-mounts", create, host(`"Binds":["/:/x"]`)},
+		{"host-mounts", create, host(`"Binds":["/etc/localtime/../shadow:/x"]`)},
+		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc","Target":"/x"}]`)},
+		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc/localtime","BindOptions":{"Propagation":"rshared"}}]`)},
+		{"mount-types", create, host(`"Mounts":[{"Type":"npipe","Source":"x"}]`)},
+		{"volume-options", create, host(`"Mounts":[{"Source":"v","VolumeOptions":{"DriverConfig":{"Options":{"device":"/","o":"bind"}}}}]`)},
+		{"volume-driver", create, host(`"VolumeDriver":"rclone"`)},
+		{"devices", create, host(`"DeviceRequests":[{"Count":-1}]`)},
+		{"devices", "POST /containers/mine/update", `{"DeviceCgroupRules":["a *:* rwm"]}`},
+		{"capabilities", create, host(`"CapAdd":["cap_sys_admin"]`)},
+		{"security-options", create, host(`"SecurityOpt":["apparmor=unconfined"]`)},
+		{"security-options", create, host(`"ReadonlyPaths":[]`)},
+		{"cgroup-parent", create, host(`"CgroupParent":"/system.slice"`)},
+		{"runtime", create, host(`"Runtime":"sysbox"`)},
+		{"oom-score", create, host(`"OomScoreAdj":-500`)},
+		{"log-driver", create, host(`"LogConfig":{"Type":"gelf"}`)},
+		{"unknown-option", create, host(`"Shiny":{"a":1}`)},
+		{"own-objects", "GET /containers/theirs/json", ""},
+		{"own-objects", "DELETE /containers/host", ""},
+		{"own-objects", "POST /exec/e2/start", ""},
+		{"unknown-option", create, `{"VolumeDriver":"rclone"}`}, {"unknown-option", create, host(`"Mounts":[{"Shiny":1}]`)},
+		{"unknown-option", "POST /containers/mine/start?checkpoint=c&checkpoint-dir=/tmp", ""},
+		{"unknown-option", "POST /containers/mine/exec", `{"Shiny":true}`}, {"unknown-option", "POST /exec/e1/start", `{"Shiny":true}`},
+		{"networks", create, `{"NetworkingConfig":{"EndpointsConfig":{"mine":{"networkid":"theirs"}}}}`},
+		{"security-options", create, host(`"SecurityOpt":["no-new-privileges:false"]`)},
+		{"own-objects", "POST /containers/prune?filters={%22label%22:{%22cc-ci.build=%22:true}}", ""},
+		{"buildkit", "POST /grpc", ""}, {"unknown-call", "PATCH /containers/mine", ""}, {"unknown-call", "GET /debug/vars", ""},
+	})
+}
+
+// TestRefusals goes through the rules for services and for everything else.
+func TestRefusals(t *testing.T) {
+	wantRefused(t, []refused{
+		{"host-namespaces", "POST /build?networkmode=host", ""},
 		{"networks", svc, `{"Networks":[{"Target":"theirs"}]}`},
 		{"networks", svc, `{"TaskTemplate":{"Networks":[{"target":"theirs"}]}}`},
 		{"networks", "POST /networks/create", `{"Name":"ingress"}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","Driver":"ipvlan"}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Driver":"x"}}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","ConfigFrom":{"Network":"theirs"}}`},
-		{"host-mounts", create, host(`"Binds":["/:/x"]`)},
-		{"host-mounts", create, host(`"Binds":["/etc/localtime/../shadow:/x"]`)},
-		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc","Target":"/x"}]`)},
-		{"host-mounts", create, host(`"Mounts":[{"Type":"bind","Source":"/etc/localtime","BindOptions":{"Propagation":"rshared"}}]`)},
 		{"host-mounts", svc, task(`"Mounts":[{"type":"bind","source":"/etc"}]`)},
 		{"mount-templates", svc, task(`"Mounts":[{"Type":"volume","Source":"{{.Node.ID}}"}]`)},
-		{"mount-types", create, host(`"Mounts":[{"Type":"npipe","Source":"x"}]`)},
-		{"volume-options", create, host(`"Mounts":[{"Source":"v","VolumeOptions":{"DriverConfig":{"Options":{"device":"/","o":"bind"}}}}]`)},
 		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"nfs","device":":/x"}}`},
 		{"volume-driver", "POST /volumes/create", `{"Name":"v","Driver":"rclone"}`},
-		{"volume-driver", create, host(`"VolumeDriver":"rclone"`)},
-		{"devices", create, host(`"DeviceRequests":[{"Count":-1}]`)},
-		{"devices", "POST /containers/mine/update", `{"DeviceCgroupRules":["a *:* rwm"]}`},
-		{"capabilities", create, host(`"CapAdd":["cap_sys_admin"]`)},
 		{"capabilities", svc, task(`"CapabilityAdd":["ALL"]`)},
-		{"security-options", create, host(`"SecurityOpt":["apparmor=unconfined"]`)},
-		{"security-options", create, host(`"ReadonlyPaths":[]`)},
 		{"security-options", svc, task(`"Privileges":{"SELinuxContext":{"Disable":true}}`)},
-		{"cgroup-parent", create, host(`"CgroupParent":"/system.slice"`)},
 		{"cgroup-parent", "POST /build?cgroupparent=x", ""},
-		{"runtime", create, host(`"Runtime":"sysbox"`)},
-		{"oom-score", create, host(`"OomScoreAdj":-500`)},
-		{"log-driver", create, host(`"LogConfig":{"Type":"gelf"}`)},
 		{"log-driver", svc, `{"TaskTemplate":{"LogDriver":{"Name":"fluentd"}}}`},
-		{"unknown-option", create, host(`"Shiny":{"a":1}`)},
 		{"unknown-option", svc, task(`"Shiny":true`)},
 		{"plugins", svc, `{"TaskTemplate":{"PluginSpec":{"Name":"x"}}}`},
 		{"plugins", "POST /secrets/create", `{"Name":"s","Driver":{"Name":"x"}}`},
 		{"plugins", "POST /plugins/pull", ""},
 		{"own-objects", svc, task(`"Secrets":[{"SecretID":"theirs"}]`)},
 		{"own-objects", svc, task(`"Configs":[{"ConfigID":"host"}]`)},
-		{"own-objects", "GET /containers/theirs/json", ""},
-		{"own-objects", "DELETE /containers/host", ""},
-		{"own-objects", "POST /exec/e2/start", ""},
 		{"own-objects", "DELETE /volumes/theirs", ""},
 		{"own-objects", "POST /commit?container=theirs", ""},
 		{"own-objects", "DELETE /images/theirs:latest", ""},
@@ -84,33 +118,17 @@ func TestRefusals(t *testing.T) {
 		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs","o":"bind","device":"/"}}`},
 		{"volume-options", "POST /volumes/create", `{"Name":"v","DriverOpts":{"type":"tmpfs","o":"size=1m,remount","device":"/"}}`},
 		{"volume-options", svc, task(`"Mounts":[{"Source":"v","VolumeOptions":{"DriverConfig":{"Options":{"type":"tmpfs","o":"rbind","device":"/"}}}}]`)},
-		{"unknown-option", create, `{"VolumeDriver":"rclone"}`}, {"unknown-option", create, host(`"Mounts":[{"Shiny":1}]`)},
-		{"unknown-option", "POST /containers/mine/start?checkpoint=c&checkpoint-dir=/tmp", ""},
-		{"unknown-option", "POST /containers/mine/exec", `{"Shiny":true}`}, {"unknown-option", "POST /exec/e1/start", `{"Shiny":true}`},
 		{"unknown-option", svc, `{"Shiny":1}`}, {"unknown-option", svc, `{"TaskTemplate":{"Shiny":1}}`},
 		{"unknown-option", "POST /networks/create", `{"Name":"n","Shiny":1}`}, {"unknown-option", "POST /secrets/create", `{"Shiny":1}`},
 		{"unknown-option", "POST /build?shiny=1", ""}, {"unknown-option", "POST /build?outputs=[{%22Type%22:%22moby%22,%22Attrs%22:{%22name%22:%22theirs%22}}]", ""},
-		{"networks", create, `{"NetworkingConfig":{"EndpointsConfig":{"mine":{"networkid":"theirs"}}}}`},
 		{"networks", "POST /networks/mine/connect", `{"Container":"mine","EndpointConfig":{"NetworkID":"theirs"}}`},
 		{"own-objects", "POST /networks/mine/connect", `{"Container":"mine","EndpointConfig":{"Links":["theirs:x"]}}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"subnet":"198.51.100.0/24"}]}}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.0/7"}]}}`},
 		{"network-options", "POST /networks/create", `{"Name":"n","IPAM":{"Config":[{"Subnet":"127.0.0.0/24"}]}}`},
-		{"security-options", create, host(`"SecurityOpt":["no-new-privileges:false"]`)},
 		{"devices", "POST /v1.40/services/create", task(`"Mounts":[{"Type":"bind","Source":"/etc/localtime","Target":"/x"}]`)},
 		{"own-objects", "GET /services?filters={%22label%22:[%22cc-ci.build=b2%22]}", ""},
-		{"own-objects", "POST /containers/prune?filters={%22label%22:{%22cc-ci.build=%22:true}}", ""},
-		{"buildkit", "POST /grpc", ""}, {"unknown-call", "PATCH /containers/mine", ""}, {"unknown-call", "GET /debug/vars", ""},
-	} {
-		method, path, _ := strings.Cut(c.call, " ")
-		status, answer := f.call(method, path, c.body)
-		if status != http.StatusForbidden || !strings.Contains(answer, "rule "+c.rule+":") || !strings.Contains(answer, "DRONE_RUNNER_") {
-			t.Errorf("%s %s: %d %s, want the rule %s", c.call, c.body, status, answer, c.rule)
-		}
-		if got := f.daemon.take(); got != nil {
-			t.Errorf("%s %s reached the daemon", c.call, c.body)
-		}
-	}
+	})
 }
 
 // TestReusedNames gives the name of a volume that the build once had to somebody else's.
