@@ -269,6 +269,9 @@ func (d *daemon) sweep(ctx context.Context) error {
 			d.log.entry.WithField("build", report.Build).Warn("an earlier run left this: " + line)
 		}
 	}
+	if len(d.runner.Status().Running) > 0 { // an app of theirs may have been deployed without a lock
+		return err
+	}
 	return errors.Join(err, d.docker.sweepApps(d.log.entry))
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/client"
 
@@ -183,7 +184,14 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
+	busy, err := n.imagesOfOthers(ctx, build, images.Items)
+	if err != nil {
+		return err
+	}
 	for _, v := range images.Items {
+		if busy[v.ID] {
+			continue
+		}
 		t := thing{node: n, kind: "image", id: v.ID, name: strings.Join(v.RepoTags, " ")}
 		if t.name == "<none>:<none>" {
 			t.name = ""
@@ -191,6 +199,32 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 		h.images = append(h.images, t)
 	}
 	return nil
+}
+
+// imagesOfOthers are those of a build's images that containers of others run from: once deployed, an image is no longer
+// the build's to remove, nor are the images that it is made from.
+func (n *node) imagesOfOthers(ctx context.Context, build string, images []image.Summary) (map[string]bool, error) {
+	busy := map[string]bool{}
+	if len(images) == 0 {
+		return busy, nil
+	}
+	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	parents := map[string]string{}
+	for _, i := range images {
+		parents[i.ID] = i.ParentID
+	}
+	for _, c := range containers.Items {
+		if c.Labels[proxy.LabelBuild] == build {
+			continue
+		}
+		for id := c.ImageID; id != ""; id = parents[id] {
+			busy[id] = true
+		}
+	}
+	return busy, nil
 }
 
 // ledgered looks for what only the ledger knows: anonymous volumes, and names that the build gave to images of others.

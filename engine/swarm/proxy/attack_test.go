@@ -115,7 +115,7 @@ func (f *fixture) everyCall(method, path, whose, verdict string) {
 		if status >= 400 && status != http.StatusNotFound || (came != 1 && !strings.HasSuffix(path, "/build/prune")) {
 			f.t.Errorf("%s %s: %d %s, %d calls came through", method, target, status, answer, came)
 		}
-	case came != 0 || status < 400:
+	case came != 0 && method != "GET" || status < 400: // whose an object is can stand in the daemon's answer
 		f.t.Errorf("%s %s: %d %s, %d calls came through", method, target, status, answer, came)
 	case verdict == "own" && method != "HEAD" && !strings.Contains(answer, "rule own-objects:") && !strings.Contains(answer, "rule networks:"),
 		verdict != "" && verdict != "own" && !strings.Contains(answer, "rule "+verdict+":"):
@@ -141,7 +141,8 @@ func TestPathTricks(t *testing.T) {
 			"/info/../" + c[1], "/nodes/.." + c[1], "/nodes/%2e%2e%2f" + c[1][1:],
 		} {
 			status, answer := f.raw(request(c[0], path, asJSON, "{}"))
-			if came := f.daemon.came(); len(came) > 0 || status < 400 && status != 0 {
+			came := f.daemon.came()
+			if len(came) > 0 && c[0] != "GET" || status < 400 && status != 0 || strings.Contains(answer, "id-theirs") {
 				t.Errorf("%s %q: %d %s; it came through as %+v", c[0], path, status, answer, came)
 			}
 		}
