@@ -86,6 +86,7 @@ func hostile(j *job, node string) []attempt {
 	svc := func(args ...string) []string {
 		return append(append([]string{"service", "create", "--detach"}, args...), swarmtest.Image)
 	}
+	const theirs = "label=cc-ci.build=cc-ci-test-victim"
 	return []attempt{
 		{"privileged", run("--privileged")},
 		{"privileged", []string{"exec", "--privileged", "mine", "true"}},
@@ -98,8 +99,7 @@ func hostile(j *job, node string) []attempt {
 		{"host-namespaces", svc("--network=host")},
 		{"devices", run("--device=/dev/null")},
 		{"devices", run("--device-cgroup-rule=b *:* rwm")},
-		{"capabilities", run("--cap-add=SYS_ADMIN")},
-		{"capabilities", run("--cap-add=ALL")},
+		{"capabilities", run("--cap-add=SYS_ADMIN")}, {"capabilities", run("--cap-add=ALL")},
 		{"capabilities", svc("--cap-add=SYS_PTRACE")},
 		{"security-options", run("--security-opt=seccomp=unconfined")},
 		{"security-options", run("--security-opt=systempaths=unconfined")},
@@ -132,8 +132,7 @@ func hostile(j *job, node string) []attempt {
 		{"network-options", []string{"network", "create", "-d", "macvlan", "-o", "parent=eth0", "n"}},
 		{"network-options", []string{"network", "create", "-o", "com.docker.network.bridge.name=docker0", "n"}},
 		{"own-objects", []string{"exec", "victim", "true"}},
-		{"own-objects", []string{"ps", "-a", "--filter", "label=cc-ci.build=cc-ci-test-victim"}},
-		{"own-objects", []string{"service", "ls", "--filter", "label=cc-ci.build=cc-ci-test-victim"}},
+		{"own-objects", []string{"ps", "--filter", theirs}}, {"own-objects", []string{"service", "ls", "--filter", theirs}},
 		{"own-objects", []string{"logs", "victim"}},
 		{"own-objects", []string{"inspect", "--type=container", "victim"}},
 		{"own-objects", []string{"rm", "-f", "victim"}},

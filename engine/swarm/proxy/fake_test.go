@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -48,9 +49,12 @@ type received struct {
 	host         string
 }
 
+// apiVersion begins a path, as the daemon reads it.
+var apiVersion = regexp.MustCompile(`^/v[0-9.]+/`)
+
 // ServeHTTP implements http.Handler.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := strings.TrimPrefix(r.URL.Path, "/v1.41")
+	path := apiVersion.ReplaceAllString(r.URL.Path, "/")
 	w.Header().Set("Api-Version", "1.41")
 	w.Header().Set("Content-Type", "application/json")
 	if r.Header.Get(fromBuild) != "" && r.Header.Get("Upgrade") == "" {
