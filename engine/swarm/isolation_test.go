@@ -90,8 +90,7 @@ func hostile(j *job, node string) []attempt {
 	return []attempt{
 		{"privileged", run("--privileged")},
 		{"privileged", []string{"exec", "--privileged", "mine", "true"}},
-		{"host-namespaces", run("--pid=host")},
-		{"host-namespaces", run("--ipc=host")},
+		{"host-namespaces", run("--pid=host")}, {"host-namespaces", run("--ipc=host")},
 		{"host-namespaces", run("--uts=host")},
 		{"host-namespaces", run("--userns=host")},
 		{"host-namespaces", run("--cgroupns=host")},
