@@ -159,8 +159,12 @@ func TestLoginTwice(t *testing.T) {
 func TestRotatedToken(t *testing.T) {
 	ctx := t.Context()
 	user, repo := world(ctx, t, "rotating")
-	file := filepath.Join(t.TempDir(), "token")
-	s := newScript(t, user, "CI_REPO="+repo.Slug(), "DRONE_TOKEN_FILE="+file, "GITEA_PASSWORD="+user.Password)
+	secrets := t.TempDir()
+	file, password := filepath.Join(secrets, "token"), filepath.Join(secrets, "password")
+	if err := os.WriteFile(password, []byte(user.Password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newScript(t, user, "CI_REPO="+repo.Slug(), "DRONE_TOKEN_FILE="+file, "GITEA_PASSWORD_FILE="+password)
 	if _, err := s.run(ctx, "login"); err != nil {
 		t.Fatal(err)
 	}
