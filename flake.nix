@@ -1,6 +1,8 @@
 {
   description = "cc-ci: a Drone exec runner for a Docker Swarm host, and a Gitea comment bridge";
 
+  # The revisions and hashes in flake.lock are as others publish them for this pair; they were not downloaded where this was
+  # written (docs/nix.md). Move both together: sops-nix is built with this nixpkgs, whose Go it must accept.
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
     sops-nix.url = "github:Mic92/sops-nix";

@@ -24,9 +24,10 @@ let
       (
         ${lib.fileContents ./no-build.sh}
       ) || exit 0
-      docker builder prune --force >/dev/null
-      docker image prune --all --force >/dev/null
-      docker container prune --force >/dev/null
+      { docker builder prune --force && docker image prune --all --force && docker container prune --force; } >/dev/null || {
+        echo "Docker could not prune, its message is above; look at docker.service" >&2
+        exit 1
+      }
       read -r bytes inodes < <(df --output=pcent,ipcent "$full" | tail -n 1 | tr -d '%')
       [ "$inodes" != - ] || inodes=0
       echo "$full after pruning: $bytes% of bytes, $inodes% of inodes"

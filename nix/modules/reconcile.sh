@@ -15,7 +15,7 @@ done <<<"$secrets"
 state=$(docker info --format '{{.Swarm.LocalNodeState}}') || fail "Docker does not answer; look at docker.service"
 [ "$state" = active ] || fail "this node's Swarm is $state; look at cc-ci-swarm-init.service"
 
-[ -d "$ABRA_DIR/servers/default" ] || abra server add --local --no-input
+[ -d "$ABRA_DIR/servers/default" ] || abra server add --local --no-input || fail "abra could not add this host as its server; its message is above"
 
 # Docker's name for the app: abra turns dots into underscores.
 stack=${domain//./_}

@@ -10,7 +10,7 @@ let
     name = "cc-ci-swarm-init";
     runtimeInputs = [ docker ];
     text = ''
-      state=$(docker info --format '{{.Swarm.LocalNodeState}}')
+      state=$(docker info --format '{{.Swarm.LocalNodeState}}') || { echo "Docker does not answer; look at docker.service" >&2; exit 1; }
       case $state in
       active) ;;
       inactive)
