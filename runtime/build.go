@@ -28,7 +28,7 @@ type build struct {
 	log     *logrus.Entry
 	hooks   Hooks
 	procs   *semaphore.Weighted
-	leaks   func(*engine.Report, error) error
+	leaks   func(*engine.Report, error) (string, error)
 	timeout time.Duration // of the stage
 	cleanup time.Duration // for the steps that run on failure, once that is over
 	tearing time.Duration // for the teardown
@@ -274,7 +274,11 @@ func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, err
 			say(out, line)
 		}
 	}
-	return report, b.leaks(report, err)
+	warning, err := b.leaks(report, err)
+	if warning != "" {
+		say(out, "warning: "+warning)
+	}
+	return report, err
 }
 
 // conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.

@@ -66,9 +66,9 @@ type Config struct {
 	// Paused says why no stage should be taken now; empty, or a nil function, means go on.
 	Paused func() string
 
-	// Leaks decides what a teardown's findings mean for the stage: an error makes it fail with that text. Nil passes
-	// the teardown's own error on.
-	Leaks func(*engine.Report, error) error
+	// Leaks decides what a teardown's findings mean for the stage: an error makes it fail with that text, a warning goes
+	// into the teardown's log. Nil passes the teardown's own error on.
+	Leaks func(*engine.Report, error) (warning string, err error)
 
 	// Hooks are told what happens.
 	Hooks Hooks
@@ -94,7 +94,7 @@ func (c Config) withDefaults() Config {
 		c.Paused = func() string { return "" }
 	}
 	if c.Leaks == nil {
-		c.Leaks = func(_ *engine.Report, err error) error { return err }
+		c.Leaks = func(_ *engine.Report, err error) (string, error) { return "", err }
 	}
 	return c
 }

@@ -71,7 +71,7 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
 	}
 	withoutDetails(report, err)
-	leak := r.cfg.Leaks(report, err)
+	_, leak := r.cfg.Leaks(report, err)
 	if e.Phase != phaseLost {
 		r.tell(ctx, rep, report)
 		rep.rec.note(func(e *entry) { restarted(e, leak) })

@@ -207,10 +207,13 @@ func TestSecretsAreMasked(t *testing.T) {
 func TestLeak(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, func(c *Config) {
-		c.Leaks = func(*engine.Report, error) error { return errors.New("left behind: process 4711") }
+		c.Leaks = func(*engine.Report, error) (string, error) { return "a hint", errors.New("left behind: process 4711") }
 	}).start()
 	stage := g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
 	expect(t, stage, "failure", "a success, teardown failure")
+	if log := g.stored(stage.ID, "teardown"); !strings.Contains(log, "warning: a hint") {
+		t.Errorf("log of the teardown: %q", log)
+	}
 	if stage.Error != "left behind: process 4711" || stage.Steps[1].Error != stage.Error {
 		t.Errorf("errors: %q, %q", stage.Error, stage.Steps[1].Error)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
 
 // setEnv makes the process's environment hold the two required variables and vars, and nothing else of ours.
@@ -285,6 +289,37 @@ func TestConfigurationIsDocumented(t *testing.T) {
 	for name := range documented {
 		if !slices.Contains(names, name) {
 			t.Errorf("docs/configuration.md has %s, which the runner does not read", name)
+		}
+	}
+}
+
+// What was left behind and what survived is judged by two variables.
+func TestLeakPolicies(t *testing.T) {
+	leak := &engine.LeakError{Build: "b", Items: []leftover.Item{{Kind: "volume", Name: "v"}}}
+	left := []leftover.Item{{Kind: "service", Name: "s"}}
+	for _, c := range []struct {
+		leftovers, leaks string
+		left             []leftover.Item
+		err              error
+		warns, fails     string
+	}{
+		{"ignore", "fail", left, nil, "", ""},
+		{"warn", "fail", left, nil, "service s", ""},
+		{"fail", "fail", left, nil, "", "service s"},
+		{"fail", "fail", nil, nil, "", ""},
+		{"warn", "fail", nil, leak, "", "volume v"},
+		{"warn", "warn", nil, leak, "LEAKS=warn", ""},
+		{"fail", "warn", left, leak, "LEAKS=warn", "service s"},
+		{"fail", "fail", left, leak, "service s", "volume v"},
+		{"ignore", "warn", left, errors.New("other"), "", "other"},
+	} {
+		config := &Config{Leftovers: c.leftovers, Leaks: c.leaks}
+		warning, err := config.leaks(&engine.Report{Leftovers: c.left}, c.err)
+		if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+			t.Errorf("%+v: error %v", c, err)
+		}
+		if (warning == "") != (c.warns == "") || !strings.Contains(warning, c.warns) {
+			t.Errorf("%+v: warning %q", c, warning)
 		}
 	}
 }

@@ -215,16 +215,20 @@ func (c *Config) limits() runtime.Limits {
 }
 
 // leaks decides what a teardown's findings mean for the stage.
-func (c *Config) leaks(report *engine.Report, err error) error {
+func (c *Config) leaks(report *engine.Report, err error) (warning string, _ error) {
 	var leak *engine.LeakError
 	if errors.As(err, &leak) && c.Leaks == "warn" {
-		err = nil
+		err, warning = nil, "what is left does not fail the stage (DRONE_RUNNER_LEAKS=warn)"
 	}
-	if err == nil && c.Leftovers == "fail" && len(report.Leftovers) > 0 {
-		return fmt.Errorf("the pipeline left %d things behind, such as %s (DRONE_RUNNER_LEFTOVERS=fail); let its last step remove them",
-			len(report.Leftovers), report.Leftovers[0])
+	if len(report.Leftovers) == 0 || c.Leftovers == "ignore" {
+		return warning, err
 	}
-	return err
+	text := fmt.Sprintf("the pipeline left %d things behind, such as %s (DRONE_RUNNER_LEFTOVERS=%s); let its last step remove them",
+		len(report.Leftovers), report.Leftovers[0], c.Leftovers)
+	if c.Leftovers == "fail" && err == nil {
+		return warning, errors.New(text)
+	}
+	return strings.TrimPrefix(warning+"; "+text, "; "), err
 }
 
 // serve runs until a signal has ended it and everything is torn down.

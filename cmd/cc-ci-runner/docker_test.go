@@ -189,6 +189,9 @@ func testEnds(t *testing.T, docker *swarmtest.Daemon) {
 					t.Errorf("the report does not name %s-%s: %v", c.name, want, report.Leftovers)
 				}
 			}
+			if log := s.teardownLog(job); !strings.Contains(log, "warning: the pipeline left ") {
+				t.Errorf("the teardown's log has no warning:\n%s", log)
+			}
 			if len(report.Survivors) > 0 {
 				t.Errorf("survivors: %v", report.Survivors)
 			}

@@ -20,7 +20,7 @@ const (
 	lastPause  = 100 * time.Millisecond
 
 	// workers is how many things are removed at the same time.
-	workers = 8
+	workers = 16
 )
 
 // teardown is the removal of one build's objects, or of an app's.
@@ -156,13 +156,19 @@ func (t *teardown) removed(left *holding) []leftover.Item {
 // pass does one round of removals. Nothing that tasks or containers use is touched while they are there: a network
 // that goes before its tasks costs the addresses that they hold on other networks, for good.
 func (t *teardown) pass(ctx context.Context, h *holding) {
-	// Containers first: a task whose container is gone before its service is spared the seconds that the Swarm gives
-	// each to leave its networks, twice. Replacements wait for their restart delay, and go with the service.
-	atOnce(h.containers, func(v thing) { t.removeContainer(ctx, v) })
+	// The Swarm gives each task that still runs when its service goes two seconds to leave its networks, and two more when
+	// it removes its container. Dead ones are spared that, unless they have been replaced: so all die at once, and their
+	// services go before anybody notices.
+	if len(h.services) > 0 {
+		atOnce(h.containers, func(v thing) {
+			_, _ = v.node.docker.ContainerKill(ctx, v.id, client.ContainerKillOptions{Signal: "KILL"}) // it need not run
+		})
+	}
 	atOnce(h.services, func(v thing) {
 		_, err := v.node.docker.ServiceRemove(ctx, v.id, client.ServiceRemoveOptions{})
 		t.result(v, err)
 	})
+	atOnce(h.containers, func(v thing) { t.removeContainer(ctx, v) })
 	if len(h.services)+len(h.tasks)+len(h.containers) > 0 {
 		// A container that cannot be removed must not hold up the rest for ever, but its own network and volumes stay.
 		if len(h.services)+len(h.tasks) > 0 || !t.refused(h.containers) {
