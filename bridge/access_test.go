@@ -150,6 +150,58 @@ func TestPinnedCommit(t *testing.T) {
 	}
 }
 
+// TestRecordOfThePush commits at moments when Gitea's record of the push is late, missing, or behind pages that show
+// nothing: what cannot be told apart from a stranger's push just before the comment is not run.
+func TestRecordOfThePush(t *testing.T) {
+	fresh := bridgetest.SHA("b")
+	cases := []struct {
+		name    string
+		record  func(*bed) // what happens after the push and before the comment
+		late    func(*bed) // what happens once the bridge has looked in vain
+		reply   string
+		allowed bool
+	}{
+		{"late, a stranger's", nil, func(b *bed) { b.gitea.Record(1, fresh, "stan", time.Now()) }, "Commits came moments before", false},
+		{"late, a writer's", nil, func(b *bed) { b.gitea.Record(1, fresh, "olga", time.Now()) }, "queued", true},
+		{"missing", nil, nil, "It is not known when `bbbbbbbbbb` came to this pull request", false},
+		{"behind a page of comments on code", func(b *bed) {
+			b.gitea.Review(1, 49)
+			b.gitea.Record(1, fresh, "stan", time.Now())
+		}, nil, "Commits came moments before", false},
+		{"behind pages that show nothing", func(b *bed) {
+			b.gitea.Review(1, 149)
+			b.gitea.Record(1, fresh, "stan", time.Now())
+		}, nil, "It is not known when", false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBed(t, func(cfg *bridge.Config) {
+				cfg.Quiet = time.Minute
+				if c.late != nil {
+					cfg.Record = time.Hour
+				}
+			})
+			b.gitea.Move(1, fresh)
+			if c.record != nil {
+				c.record(b)
+			}
+			b.say("wim", 1, "!testme", 202)
+			if c.late != nil {
+				b.until("the bridge has looked", func() bool { return strings.Contains(b.log.String(), "has no record of the push") })
+				b.built(0)
+				c.late(b)
+			}
+			b.reply(1, c.reply)
+			if c.allowed {
+				b.built(1)
+				return
+			}
+			b.idle()
+			b.built(0)
+		})
+	}
+}
+
 // TestLatePushKeepsThePinnedRun shows that the hook of a push which the reply has told of does not end the run.
 func TestLatePushKeepsThePinnedRun(t *testing.T) {
 	b := newBed(t, nil)
@@ -170,7 +222,7 @@ func TestMissedComments(t *testing.T) {
 		return strings.Contains(strings.Join(b.gitea.Asked(), "\n"), "/issues/comments?")
 	})
 	b.stop()
-	for pr := int64(10); pr < 18; pr++ {
+	for pr := int64(10); pr < 19; pr++ {
 		b.gitea.OpenPull(pr, fmt.Sprintf("%040x", pr))
 	}
 	b.gitea.Comment("wim", 10, "!testme")                           // the plain case
@@ -183,15 +235,24 @@ func TestMissedComments(t *testing.T) {
 	b.gitea.Push(15, bridgetest.SHA("d"), "wim", time.Now())        //
 	edited, _ := b.gitea.Comment("wim", 16, "looks good")           // made a command later
 	b.gitea.Edit(edited, "!testme")                                 //
+	b.gitea.Push(17, bridgetest.SHA("e"), "stan", time.Now())       // pushed to before, in the same second
+	b.gitea.Comment("wim", 17, "!testme")                           //
+	b.gitea.Comment("wim", 18, "!testme")                           // pushed to since, and that not yet on record
+	b.gitea.Move(18, bridgetest.SHA("f"))                           //
 	b.start()
-	b.built(2)
+	b.built(3)
 	b.reply(10, "queued")
 	b.reply(11, "Only people who may write")
 	b.reply(14, "Commits came after this comment was written")
 	b.reply(15, "queued")
-	refs := []string{b.drone.Builds()[0].Params["REF"], b.drone.Builds()[1].Params["REF"]}
+	b.reply(17, "queued")
+	b.reply(18, "It is not known when `ffffffffff` came")
+	var refs []string
+	for _, build := range b.drone.Builds() {
+		refs = append(refs, build.Params["REF"])
+	}
 	slices.Sort(refs)
-	if want := []string{fmt.Sprintf("%040x", 10), fmt.Sprintf("%040x", 15)}; !slices.Equal(refs, want) {
+	if want := []string{fmt.Sprintf("%040x", 10), fmt.Sprintf("%040x", 15), bridgetest.SHA("e")}; !slices.Equal(refs, want) {
 		t.Errorf("built %v, want %v", refs, want)
 	}
 	b.until("the edited comment is judged", func() bool { return strings.Contains(b.audit.String(), "comment was edited") })

@@ -65,7 +65,7 @@ func config() bridge.Config {
 		Secrets: [][]byte{[]byte(bridgetest.Secret)}, DroneSecret: "drone-hook-canary",
 		Repos: []string{bridgetest.Owner}, Access: bridge.AccessWrite, Policy: bridge.PolicyPinned,
 		MaxAge: time.Hour, Quiet: 0, Deadline: time.Hour, GiveUp: time.Hour,
-		Settle: 100 * time.Millisecond, Poll: 5 * time.Millisecond, PollMax: 20 * time.Millisecond,
+		Record: 50 * time.Millisecond, Settle: 100 * time.Millisecond, Poll: 5 * time.Millisecond, PollMax: 20 * time.Millisecond,
 		CatchUp: time.Hour, Grace: time.Minute, Keep: time.Hour, Queue: 100,
 		UserBurst: 100, UserEvery: time.Hour, PullBurst: 100, PullEvery: time.Hour, RepoBurst: 100, RepoEvery: time.Hour,
 		RetryFirst: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,

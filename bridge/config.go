@@ -45,6 +45,7 @@ type Config struct {
 
 	MaxAge   time.Duration // older comments are answered, not run
 	Quiet    time.Duration // a stranger's push this close before a comment asks for the commit by name
+	Record   time.Duration // how long after a push Gitea may take to have it on record
 	Deadline time.Duration // a run that takes longer is cancelled
 	GiveUp   time.Duration // an unreachable server is asked for so long before the author is told
 	Settle   time.Duration // how long a build whose reply was lost is looked for before it is asked for again

@@ -8,6 +8,7 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
 )
 
 // TestEveryEnding shows how each end of a run reads.
@@ -107,6 +108,49 @@ func TestLostReplies(t *testing.T) {
 	b.drone.Set(1, "success")
 	b.reply(1, "**success**")
 	b.idle()
+	b.built(1)
+}
+
+// TestLateTwin lets Drone make the build of a demand that was given up, after the build of the next one.
+func TestLateTwin(t *testing.T) {
+	b := newBed(t, nil)
+	lost := false
+	b.drone.Script(func(r *http.Request) bridgetest.Fault {
+		if r.Method == http.MethodPost && !lost {
+			lost = true
+			return bridgetest.Fault{Drop: true}
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	late := drone.New(parse(t, b.drone.URL), b.drone.Token, "ci/tests", "main")
+	twin, err := late.Create(b.drone.Builds()[0].Params)
+	check(t, err)
+	b.until("the twin is cancelled", func() bool { return b.drone.Builds()[twin.Number-1].Status == "killed" })
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+	b.idle()
+	if !strings.Contains(b.audit.String(), `"rule":"twin, build 2"`) {
+		t.Errorf("audit: %s", b.audit)
+	}
+}
+
+// TestNobodyThere starts Drone after the command: what never reached it is asked for again without a search.
+func TestNobodyThere(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.Settle = time.Hour })
+	b.stop()
+	there := b.drone.URL
+	b.drone.URL = "http://127.0.0.1:1"
+	b.start()
+	b.say("wim", 1, "!testme", 202)
+	b.until("the bridge has tried", func() bool { return strings.Count(b.log.String(), "connection refused") > 1 })
+	b.stop()
+	b.drone.URL = there
+	if b.cfg.Settle = 50 * time.Millisecond; len(b.drone.Builds()) != 0 { // after a restart it cannot know and looks
+		t.Fatal("a build from nowhere")
+	}
+	b.start()
 	b.built(1)
 }
 

@@ -19,6 +19,9 @@ const maxMissing = 4
 // or the poll's interval, whichever comes first.
 func (b *Bridge) follow(ctx context.Context, j *job) error {
 	r := &j.req
+	if r.Again {
+		b.endTwins(j)
+	}
 	build, err := b.Drone.Get(r.Build)
 	if err == nil && build.Done() {
 		return b.decide(j, result(build))

@@ -10,9 +10,6 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// stamp is how exact Gitea's times are: a push within it of a comment may be before or after.
-const stamp = time.Second
-
 // pin settles which recipe and which commit an authorised run is about.
 func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	r := &j.req
@@ -61,17 +58,17 @@ func (b *Bridge) commit(r *journal.Request, t Target, pull gitea.Pull) (string, 
 	if t.Prefix != "" {
 		return b.named(r, t.Prefix, pull)
 	}
-	problem, err := b.unseen(r)
-	if err != nil || problem != nil {
-		return "", problem, err
-	}
 	sha := r.SHA
 	if sha == "" {
-		sha = pull.Head // no push since the comment: unseen has made sure
+		sha = pull.Head // if no push came since the comment: unseen makes sure
 	}
 	if !shaPattern.MatchString(sha) {
 		o := refusal("head is unknown", "the head commit of this pull request is not known; use `!testme <commit>`")
 		return "", &o, nil
+	}
+	problem, err := b.unseen(r, sha)
+	if err != nil || problem != nil {
+		return "", problem, err
 	}
 	return sha, nil, nil
 }
@@ -95,23 +92,50 @@ func (b *Bridge) named(r *journal.Request, prefix string, pull gitea.Pull) (stri
 }
 
 // unseen looks for pushes that the author may not have seen when commenting. A stranger's push right before the
-// comment, or any push since a comment whose hook was lost, asks for the commit by name.
-func (b *Bridge) unseen(r *journal.Request) (*journal.Outcome, error) {
-	pushes, err := b.Gitea.Pushes(repoOf(r), r.PR, r.Created.Add(-b.Quiet-stamp))
+// comment, or any push since a comment whose hook was lost, asks for the commit by name. So does a commit of which
+// Gitea has no record: whoever pushes can make a record disappear by another push.
+func (b *Bridge) unseen(r *journal.Request, sha string) (*journal.Outcome, error) {
+	signed := r.SHA != ""
+	if signed && b.Quiet == 0 {
+		return nil, nil
+	}
+	pushes, err := b.Gitea.Pushes(repoOf(r), r.PR)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range pushes {
-		if r.SHA == "" && !p.At.Before(r.Created.Add(-stamp)) {
-			o := refusal("head is uncertain", "commits came after this comment was written and before it was read; use `!testme <commit>`")
-			return &o, nil
+	arrival := -1 // the push that brought the commit
+	for i, p := range pushes {
+		if slices.Contains(p.Commits, sha) {
+			arrival = i
 		}
-		if p.By.ID == r.Author || p.At.Before(r.Created.Add(-b.Quiet)) || p.At.After(r.Created.Add(stamp)) || b.Quiet == 0 {
+	}
+	switch {
+	case arrival < 0 && time.Since(r.Received) < b.Record:
+		return nil, fmt.Errorf("gitea has no record of the push of %s yet", short(sha))
+	case arrival < 0:
+		o := refusal("head is uncertain", fmt.Sprintf(
+			"it is not known when %s came to this pull request; look at it and use `!testme <commit>`", code(short(sha), 40)))
+		return &o, nil
+	case !signed && pushes[len(pushes)-1].ID > r.Comment:
+		o := refusal("head is uncertain", "commits came after this comment was written and before it was read; use `!testme <commit>`")
+		return &o, nil
+	}
+	return b.strangers(r, pushes[:arrival+1])
+}
+
+// strangers looks among the pushes that the commit rests on for one that came just before the comment, from
+// somebody who may not write.
+func (b *Bridge) strangers(r *journal.Request, pushes []gitea.Pushed) (*journal.Outcome, error) {
+	for _, p := range pushes {
+		if b.Quiet == 0 || p.By.ID == r.Author || p.At.Before(r.Created.Add(-b.Quiet)) {
 			continue
 		}
-		trusted, _, err := b.Gitea.MayWrite(repoOf(r), p.By, false)
-		if err != nil {
-			return nil, err
+		trusted := false
+		if p.By.ID > 0 {
+			var err error
+			if trusted, _, err = b.Gitea.MayWrite(repoOf(r), p.By, false); err != nil {
+				return nil, err
+			}
 		}
 		if !trusted {
 			o := refusal("push just before", "commits came moments before this comment; look at them and use `!testme <commit>`")

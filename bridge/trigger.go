@@ -129,15 +129,9 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 		}
 	}
 	if build.Number == 0 {
-		if r.Asked.IsZero() {
-			if err := b.set(j, func(r *journal.Request) { r.Asked = time.Now() }); err != nil {
-				return err
-			}
-		}
-		if build, err = b.Drone.Create(b.params(r)); err != nil {
+		if build, err = b.create(j); err != nil {
 			return b.createFailed(j, err)
 		}
-		j.unsure = time.Time{}
 	}
 	if build.Number == 0 {
 		return b.decide(j, failed("no pipeline", "the CI repository has no pipeline for builds of event `custom`"))
@@ -146,6 +140,20 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 		return err
 	}
 	return b.set(j, func(r *journal.Request) { r.State, r.Build = journal.Triggered, build.Number })
+}
+
+// create asks for the build. That it was asked for is in the journal before.
+func (b *Bridge) create(j *job) (drone.Build, error) {
+	if j.req.Asked.IsZero() {
+		if err := b.set(j, func(r *journal.Request) { r.Asked = time.Now() }); err != nil {
+			return drone.Build{}, err
+		}
+	}
+	build, err := b.Drone.Create(b.params(&j.req))
+	if err == nil {
+		j.unsure = time.Time{}
+	}
+	return build, err
 }
 
 // params are the build's parameters. They become environment variables of every step, so their names are fixed
@@ -165,11 +173,17 @@ func (b *Bridge) params(r *journal.Request) map[string]string {
 func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
 	until := time.Now().Add(b.Settle)
 	for {
-		build, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
-		if err != nil || build.Number != 0 {
-			return build, err
+		builds, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
+		if err != nil {
+			return drone.Build{}, err
+		}
+		if len(builds) > 0 {
+			return builds[0], nil
 		}
 		if time.Now().After(until) {
+			if err := b.set(j, func(r *journal.Request) { r.Again = true }); err != nil {
+				return drone.Build{}, err
+			}
 			j.unsure = time.Time{}
 			return drone.Build{}, nil
 		}
@@ -179,9 +193,33 @@ func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
 	}
 }
 
-// createFailed ends the request when Drone's answer is its last word; otherwise a build may exist.
+// endTwins cancels other builds of a request that may have been asked for twice: Drone may have gone on with the first
+// demand after the bridge had looked for its build in vain. What cannot be looked at now is looked at with the next poll.
+func (b *Bridge) endTwins(j *job) {
+	builds, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
+	for _, build := range builds {
+		if build.Number == j.req.Build || build.Done() {
+			continue
+		}
+		if err = b.Drone.Cancel(build.Number); err != nil {
+			break
+		}
+		if err = b.audit.write(&j.req, "cancelled", "twin, build "+strconv.FormatInt(build.Number, 10)); err != nil {
+			break
+		}
+		b.Log.WithField("build", build.Number).Warn("Drone made two builds of one command; the other was cancelled")
+	}
+	if err != nil {
+		b.Log.WithError(err).Warn("builds that were asked for twice could not be looked at")
+	}
+}
+
+// createFailed ends the request when Drone's answer is its last word; otherwise a build may exist, unless Drone was
+// never reached.
 func (b *Bridge) createFailed(j *job, err error) error {
 	switch code := safehttp.Status(err); {
+	case safehttp.Unsent(err):
+		return err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))
 	case code == http.StatusNotFound:

@@ -37,7 +37,13 @@ type Comment struct {
 	Updated   time.Time `json:"updated_at"`
 	Reactions []string  `json:"-"`
 	PR        int64     `json:"-"`
+
+	commits []string // the record of a push of these commits instead of a comment
+	hidden  bool     // a comment on code: it has a place in the timeline's pages and is not shown
 }
+
+// text reports whether it is a comment as people write them.
+func (c *Comment) text() bool { return c.commits == nil && !c.hidden }
 
 // Status is a commit status as it was sent.
 type Status struct {
@@ -47,12 +53,7 @@ type Status struct {
 type pull struct {
 	head, state string
 	commits     []string
-	pushes      []push
-}
-
-type push struct {
-	by *User
-	at time.Time
+	opened      string // the head that it was opened with, an hour ago
 }
 
 // Gitea is a forge with one repository.
@@ -102,7 +103,7 @@ func SHA(digit string) string { return strings.Repeat(digit, 40) }
 func (g *Gitea) OpenPull(n int64, head string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pulls[n] = &pull{head: head, state: "open", commits: []string{head}}
+	g.pulls[n] = &pull{head: head, state: "open", commits: []string{head}, opened: head}
 }
 
 // ClosePull closes a pull request.
@@ -112,13 +113,35 @@ func (g *Gitea) ClosePull(n int64) {
 	g.pulls[n].state = "closed"
 }
 
-// Push puts a commit on a pull request's branch.
+// Push puts a commit on a pull request's branch and records that.
 func (g *Gitea) Push(n int64, sha, login string, at time.Time) {
+	g.Move(n, sha)
+	g.Record(n, sha, login, at)
+}
+
+// Move puts a commit on a pull request's branch; Gitea records that a moment later.
+func (g *Gitea) Move(n int64, sha string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.pulls[n]
 	p.head, p.commits = sha, append(p.commits, sha)
-	p.pushes = append(p.pushes, push{g.users[login], at})
+}
+
+// Record puts a push into the pull request's timeline.
+func (g *Gitea) Record(n int64, sha, login string, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.add(g.users[login], n, "")
+	c.commits, c.Created, c.Updated = []string{sha}, at.Truncate(time.Second), at.Truncate(time.Second)
+}
+
+// Review puts comments on code into the pull request's timeline.
+func (g *Gitea) Review(n int64, comments int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for range comments {
+		g.add(g.users["stan"], n, "inline").hidden = true
+	}
 }
 
 // Grant changes an account's right.
@@ -194,7 +217,7 @@ func (g *Gitea) Replies(pr int64) []Comment {
 	defer g.mu.Unlock()
 	var all []Comment
 	for _, c := range g.comments {
-		if c.User.Login == "bot" && c.PR == pr {
+		if c.User.Login == "bot" && c.PR == pr && c.text() {
 			all = append(all, *c)
 		}
 	}

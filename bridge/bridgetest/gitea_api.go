@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -122,20 +123,40 @@ func (g *Gitea) timeline(w http.ResponseWriter, r *http.Request) {
 		missing(w)
 		return
 	}
-	since, err := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
-	all := []map[string]any{}
-	for _, push := range p.pushes {
-		if err != nil || !push.at.Before(since) {
-			all = append(all, map[string]any{"type": "pull_push", "user": push.by, "created_at": push.at.Truncate(time.Second)})
+	opening := Comment{PR: path(r, "n"), User: g.users["stan"], Created: time.Now().Add(-time.Hour), commits: []string{p.opened}}
+	rows := []*Comment{&opening}
+	for _, c := range g.comments {
+		if c.PR == opening.PR {
+			rows = append(rows, c)
 		}
 	}
-	reply(w, 200, all)
+	shown := []map[string]any{}
+	for _, c := range paged(rows, r) {
+		row := map[string]any{"id": c.ID, "type": "comment", "user": c.User, "created_at": c.Created, "body": c.Body}
+		if c.commits != nil {
+			row["type"], row["body"] = "pull_push", `{"is_force_push":false,"commit_ids":["`+strings.Join(c.commits, `","`)+`"]}`
+		}
+		if !c.hidden {
+			shown = append(shown, row)
+		}
+	}
+	reply(w, 200, shown)
+}
+
+// paged cuts the page out of a list that a request asks for.
+func paged[T any](all []T, r *http.Request) []T {
+	const limit = 50
+	page, err := strconv.Atoi(r.URL.Query().Get("page"))
+	if err != nil {
+		page = 1
+	}
+	return all[min((page-1)*limit, len(all)):min(page*limit, len(all))]
 }
 
 func (g *Gitea) list(w http.ResponseWriter, r *http.Request) {
 	all := []*Comment{}
 	for _, c := range g.comments {
-		if c.PR == path(r, "n") {
+		if c.PR == path(r, "n") && c.text() {
 			all = append(all, c)
 		}
 	}
@@ -146,15 +167,11 @@ func (g *Gitea) since(w http.ResponseWriter, r *http.Request) {
 	since, err := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
 	all := []*Comment{}
 	for _, c := range g.comments {
-		if err != nil || !c.Updated.Before(since) {
+		if (err != nil || !c.Updated.Before(since)) && c.text() {
 			all = append(all, c)
 		}
 	}
-	page, limit := 1, 50
-	if n, err := strconv.Atoi(r.URL.Query().Get("page")); err == nil {
-		page = n
-	}
-	reply(w, 200, all[min((page-1)*limit, len(all)):min(page*limit, len(all))])
+	reply(w, 200, paged(all, r))
 }
 
 func (g *Gitea) say(w http.ResponseWriter, r *http.Request) {

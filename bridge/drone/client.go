@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,18 +75,18 @@ func (c *Client) Create(params map[string]string) (Build, error) {
 	return build(b), nil
 }
 
-// Find returns the oldest build with the given TESTME_ID that was created since a time; Number 0 means none.
-func (c *Client) Find(id string, since time.Time) (Build, error) {
+// Find returns the builds with the given TESTME_ID that were created since a time, oldest first.
+func (c *Client) Find(id string, since time.Time) ([]Build, error) {
 	const perPage, pages = 100, 50
-	var found Build
+	var found []Build
 	for page := 1; page <= pages; page++ {
 		list, err := c.api.BuildList(url.PathEscape(c.owner), url.PathEscape(c.name), sdk.ListOptions{Page: page, Size: perPage})
 		if err != nil {
-			return Build{}, fmt.Errorf("list builds: %w", err)
+			return nil, fmt.Errorf("list builds: %w", err)
 		}
 		for _, b := range list {
 			if b.Params[ParamID] == id {
-				found = build(b)
+				found = slices.Insert(found, 0, build(b))
 			}
 		}
 		if len(list) < perPage || list[len(list)-1].Created < since.Unix() {

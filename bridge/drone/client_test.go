@@ -33,28 +33,28 @@ func TestFindPages(t *testing.T) {
 	}
 	for _, i := range []int64{0, 149, 150, 249} {
 		b, err := c.Find(fmt.Sprintf("7-%d", i), since)
-		if err != nil || b.Number != i+1 {
-			t.Errorf("found build %d, want %d (%v)", b.Number, i+1, err)
+		if err != nil || len(b) != 1 || b[0].Number != i+1 {
+			t.Errorf("found builds %v, want %d (%v)", b, i+1, err)
 		}
 	}
-	if b, err := c.Find("7-1000", since); err != nil || b.Number != 0 {
-		t.Errorf("found build %d that nobody made (%v)", b.Number, err)
+	if b, err := c.Find("7-1000", since); err != nil || len(b) != 0 {
+		t.Errorf("found builds %v that nobody made (%v)", b, err)
 	}
-	if b, err := c.Find("7-0", time.Now().Add(time.Minute)); err != nil || b.Number != 0 {
-		t.Errorf("found build %d behind the first page of older builds (%v)", b.Number, err)
+	if b, err := c.Find("7-0", time.Now().Add(time.Minute)); err != nil || len(b) != 0 {
+		t.Errorf("found builds %v behind the first page of older builds (%v)", b, err)
 	}
 }
 
-// TestFirstOfTwins shows that the older of two builds with one id is taken.
-func TestFirstOfTwins(t *testing.T) {
+// TestTwins shows that of two builds with one id the older comes first.
+func TestTwins(t *testing.T) {
 	_, c := client(t)
 	for range 2 {
 		if _, err := c.Create(map[string]string{drone.ParamID: "7-1"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if b, err := c.Find("7-1", time.Now().Add(-time.Minute)); err != nil || b.Number != 1 {
-		t.Errorf("found build %d, want 1 (%v)", b.Number, err)
+	if b, err := c.Find("7-1", time.Now().Add(-time.Minute)); err != nil || len(b) != 2 || b[0].Number != 1 || b[1].Number != 2 {
+		t.Errorf("found builds %v, want 1 and 2 (%v)", b, err)
 	}
 }
 

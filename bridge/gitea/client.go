@@ -2,10 +2,13 @@
 package gitea
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -155,28 +158,54 @@ func (c *Client) Commits(r Repo, n int64) ([]string, error) {
 	return shas, nil
 }
 
-// Pushed is one push to a pull request's branch.
+// Pushed is Gitea's record of one push to a pull request's branch; opening the pull request leaves one too. Its id
+// is of the same row as the ids of comments, so it tells which came first, which times, in whole seconds, do not.
 type Pushed struct {
-	By User
-	At time.Time
+	ID      int64
+	By      User // nobody, when the account is gone
+	At      time.Time
+	Commits []string // what the push brought
 }
 
-// Pushes lists the pushes to a pull request since a time.
-func (c *Client) Pushes(r Repo, n int64, since time.Time) ([]Pushed, error) {
-	all, err := pages(func(o sdk.ListOptions) ([]*sdk.TimelineComment, error) {
-		list, _, err := c.api.ListIssueTimeline(r.Owner, r.Name, n, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
+// Pushes lists the pushes to a pull request that are on record, oldest first. The record follows the push by a
+// moment, and a forced push takes the records of commits away that it takes out.
+func (c *Client) Pushes(r Repo, n int64) ([]Pushed, error) {
+	// Gitea leaves comments on code out of the pages after it has cut them, so a short page is not the last.
+	all, err := collect(func(o sdk.ListOptions) ([]*sdk.TimelineComment, error) {
+		list, _, err := c.api.ListIssueTimeline(r.Owner, r.Name, n, sdk.ListIssueCommentOptions{ListOptions: o})
 		return list, err
-	})
+	}, func(got int) bool { return got == 0 })
 	if err != nil {
 		return nil, fmt.Errorf("timeline of pull request %d: %w", n, err)
 	}
 	var pushes []Pushed
 	for _, entry := range all {
-		if entry.Type == "pull_push" && entry.Poster != nil {
-			pushes = append(pushes, Pushed{By: User{ID: entry.Poster.ID, Login: entry.Poster.UserName}, At: entry.Created})
+		if entry.Type != "pull_push" {
+			continue
 		}
+		p := Pushed{ID: entry.ID, At: entry.Created, Commits: brought(entry.Body)}
+		if entry.Poster != nil {
+			p.By = User{ID: entry.Poster.ID, Login: entry.Poster.UserName}
+		}
+		pushes = append(pushes, p)
 	}
+	slices.SortFunc(pushes, func(a, b Pushed) int { return cmp.Compare(a.ID, b.ID) })
 	return pushes, nil
+}
+
+// brought reads which commits a push brought. The record of a forced push names the old head before the new one.
+func brought(body string) []string {
+	var content struct {
+		Forced  bool     `json:"is_force_push"`
+		Commits []string `json:"commit_ids"`
+	}
+	if err := json.Unmarshal([]byte(body), &content); err != nil {
+		return nil // a record in words that are not known vouches for nothing
+	}
+	if content.Forced && len(content.Commits) > 1 {
+		return content.Commits[1:]
+	}
+	return content.Commits
 }
 
 // State is a commit status's state.
@@ -205,6 +234,11 @@ func (c *Client) SetStatus(r Repo, sha string, s Status) error {
 // pages asks for page after page until one is not full. Some lists ignore paging and return everything at once:
 // a page longer than asked for ends the list too.
 func pages[T any](list func(sdk.ListOptions) ([]T, error)) ([]T, error) {
+	return collect(list, func(got int) bool { return got != pageSize })
+}
+
+// collect asks for page after page until last says of a page's length that none follows.
+func collect[T any](list func(sdk.ListOptions) ([]T, error), last func(got int) bool) ([]T, error) {
 	var all []T
 	for page := 1; page <= maxPages; page++ {
 		got, err := list(sdk.ListOptions{Page: page, PageSize: pageSize})
@@ -212,7 +246,7 @@ func pages[T any](list func(sdk.ListOptions) ([]T, error)) ([]T, error) {
 			return nil, err
 		}
 		all = append(all, got...)
-		if len(got) != pageSize {
+		if last(len(got)) {
 			return all, nil
 		}
 	}

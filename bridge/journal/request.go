@@ -52,7 +52,8 @@ type Request struct {
 	Newer  string `json:"newer,omitempty"` // the head when the build started, if it had moved
 
 	ReplyID int64     `json:"reply_id,omitempty"`
-	Asked   time.Time `json:"asked,omitzero"` // when the CI server was first asked for a build
+	Asked   time.Time `json:"asked,omitzero"`  // when the CI server was first asked for a build
+	Again   bool      `json:"again,omitempty"` // a build whose reply was lost was looked for in vain, so there may be two
 	Build   int64     `json:"build,omitempty"`
 	Running bool      `json:"running,omitempty"` // the reply says running
 

@@ -46,6 +46,12 @@ func Definite(err error) bool {
 	return code >= 300 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
 }
 
+// Unsent reports whether the call failed because there was no connection: the server knows nothing of it.
+func Unsent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // New returns a client for the server at origin whose requests carry the given Authorization header.
 func New(origin *url.URL, authorization string, timeout time.Duration) *http.Client {
 	return &http.Client{

@@ -52,6 +52,18 @@ func TestStatusErrors(t *testing.T) {
 	}
 }
 
+// TestUnsent tells a server that was not there from one that hung up: only the first knows nothing of the call.
+func TestUnsent(t *testing.T) {
+	u, c := serve(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	if _, err := get(c, u.String()); err == nil || Unsent(err) {
+		t.Errorf("hung up: %v, unsent %v", err, Unsent(err))
+	}
+	nobody := &url.URL{Scheme: "http", Host: "127.0.0.1:1"}
+	if _, err := get(New(nobody, "token canary", time.Second), nobody.String()); !Unsent(err) {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
 func TestOneOriginOnly(t *testing.T) {
 	other, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the other server was asked") })
 	_, c := serve(t, func(http.ResponseWriter, *http.Request) {})

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ import (
 // prefix begins the name of every variable.
 const prefix = "CC_CI_BRIDGE_"
 
-// config is every setting of the bridge. docs/bridge.md lists the same variables with the same defaults.
+// config is every setting of the bridge. docs/configuration.md lists the same variables with the same defaults.
 type config struct {
 	// Listen is where hooks arrive; a socket passed by systemd replaces it.
 	Listen string `envconfig:"CC_CI_BRIDGE_LISTEN" default:"127.0.0.1:3001"`
@@ -108,10 +109,58 @@ type config struct {
 // load reads the environment and the secrets' files and checks everything.
 func load() (*config, error) {
 	cfg := new(config)
-	if err := envconfig.Process("", cfg); err != nil {
-		return nil, fmt.Errorf("read settings: %w", err)
+	if err := errors.Join(cfg.strangers(os.Environ()), cfg.parse()); err != nil {
+		return nil, err
 	}
 	return cfg, errors.Join(cfg.readSecrets(os.Getenv), cfg.validate())
+}
+
+// parse reads the variables. The library stops at the first that it cannot read, so that one is taken away and the
+// rest is read again: all of them are told at once.
+func (c *config) parse() error {
+	var f faults
+	for {
+		err := envconfig.Process("", c)
+		var bad *envconfig.ParseError
+		if !errors.As(err, &bad) {
+			return errors.Join(append(f, err)...)
+		}
+		f.check(false, strings.TrimPrefix(bad.KeyName, prefix), "%q is not %s", bad.Value, kind(bad.TypeName))
+		if err := os.Unsetenv(bad.KeyName); err != nil {
+			return errors.Join(append(f, err)...)
+		}
+	}
+}
+
+// kind is a type for people.
+func kind(name string) string {
+	switch name {
+	case "time.Duration":
+		return "a time such as 90s, 5m or 2h"
+	case "int":
+		return "a whole number"
+	}
+	return "a list of the form owner/name:one|two,owner/other:three"
+}
+
+// strangers finds variables that look like settings and are none: a misspelt one would leave its default in force.
+func (c *config) strangers(environ []string) error {
+	known := map[string]bool{}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[config]()) {
+		known[field.Tag.Get("envconfig")] = true
+	}
+	for name := range c.secrets() {
+		known[name+"_FILE"] = true
+	}
+	var f faults
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if short, ours := strings.CutPrefix(name, prefix); ours {
+			f.check(known[name], short, "is no setting of the bridge: look for a spelling mistake, docs/configuration.md lists all")
+		}
+	}
+	slices.SortFunc(f, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(f...)
 }
 
 // secrets are the fields with a secret in them, by variable.

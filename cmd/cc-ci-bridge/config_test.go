@@ -81,9 +81,17 @@ func TestFaults(t *testing.T) {
 	if _, err := load(); err == nil || len(strings.Split(err.Error(), "\n")) != 3 {
 		t.Errorf("three faults gave %v", err)
 	}
-	setenv(t, "QUEUE=many")
-	if _, err := load(); err == nil || !strings.Contains(err.Error(), "QUEUE") {
-		t.Errorf("a word for a number: %v", err)
+	setenv(t, "QUEUE=many", "POLL=5", "RECIPES=org/app")
+	_, err := load()
+	for _, want := range []string{`QUEUE: "many" is not a whole number`, `POLL: "5" is not a time such as 90s, 5m or 2h`,
+		`RECIPES: "org/app" is not a list of the form`} {
+		if err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.Contains(err.Error(), prefix+want) {
+			t.Errorf("%v, want three lines and in them %s", err, want)
+		}
+	}
+	setenv(t, "QUIETT=1h", "REPOS_FILE=x")
+	if _, err = load(); err == nil || strings.Count(err.Error(), "is no setting of the bridge") != 2 {
+		t.Errorf("misspelt variables: %v", err)
 	}
 }
 
@@ -140,9 +148,9 @@ func TestSecretFields(t *testing.T) {
 	}
 }
 
-// TestDocumentation compares the fields with the table in docs/bridge.md, both ways.
+// TestDocumentation compares the fields with the tables in docs/configuration.md, both ways.
 func TestDocumentation(t *testing.T) {
-	text, err := os.ReadFile("../../docs/bridge.md")
+	text, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}

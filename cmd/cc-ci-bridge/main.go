@@ -60,14 +60,14 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("cc-ci-bridge"), kong.Writers(stdout, stderr),
-		kong.Description("Gitea comments to Drone builds and back. Settings come from the environment: see docs/bridge.md."),
+		kong.Description("Gitea comments to Drone builds and back. Settings come from the environment: see docs/configuration.md."),
 		kong.Vars{"version": versionText()}, kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(stdout, (*io.Writer)(nil)))
 	if err != nil {
 		return fmt.Errorf("command line: %w", err)
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		return errConfig{err}
+		return errConfig{fmt.Errorf("%w; cc-ci-bridge --help shows what there is", err)}
 	}
 	return command.Run(stdio{stdout, stderr})
 }

@@ -29,6 +29,9 @@ import (
 // apiTimeout bounds one call to Gitea.
 const apiTimeout = 15 * time.Second
 
+// recordTime is how long Gitea may take to record a push in a pull request's timeline: it does so in a queue.
+const recordTime = 20 * time.Second
+
 // stopTimeout bounds the answers to hooks that are under way when the bridge stops, and then the calls.
 const stopTimeout = 10 * time.Second
 
@@ -213,7 +216,7 @@ func (c *config) bridge() (bridge.Config, error) {
 		Gitea: forge, Drone: drone.New(droneURL, c.DroneToken, c.CIRepo, c.CIBranch),
 		Secrets: c.hookSecrets(), DroneSecret: c.DroneSecret,
 		Repos: c.Repos, Recipes: c.recipes(), Access: c.Access, Users: c.Users, Teams: c.Teams, Policy: c.PushPolicy,
-		MaxAge: c.MaxAge, Quiet: c.Quiet, Deadline: c.Deadline, GiveUp: c.GiveUp, Settle: c.Settle,
+		MaxAge: c.MaxAge, Quiet: c.Quiet, Record: recordTime, Deadline: c.Deadline, GiveUp: c.GiveUp, Settle: c.Settle,
 		Poll: c.Poll, PollMax: c.PollMax, CatchUp: c.CatchUp, Grace: c.Grace, Keep: c.Keep,
 		Queue: c.Queue, UserBurst: c.UserBurst, UserEvery: c.UserEvery, PullBurst: c.PullBurst, PullEvery: c.PullEvery,
 		RepoBurst: c.RepoBurst, RepoEvery: c.RepoEvery, RetryFirst: time.Second, RetryMax: 30 * time.Second,

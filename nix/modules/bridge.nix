@@ -105,7 +105,7 @@ in
     };
     settings = mkOption {
       default = { };
-      description = "The bridge's variables without `CC_CI_BRIDGE_` (docs/bridge.md). Secrets belong into credentials.";
+      description = "The bridge's variables without `CC_CI_BRIDGE_` (docs/configuration.md). Secrets belong into credentials.";
       type = types.submodule {
         freeformType = types.attrsOf text.setting;
         options = {

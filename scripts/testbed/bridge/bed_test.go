@@ -77,8 +77,10 @@ func newBridge(t *testing.T, spec testbed.RepoSpec, env map[string]string) *brid
 		b.kill()
 		the.hand.decide(b.repo.Name, "success") // what still runs
 		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(b.dir, "log")) // without it there is less to see
-			t.Logf("the bridge's log:\n%s", log[max(0, len(log)-4000):])
+			for _, name := range []string{"log", "state/audit.jsonl"} {
+				text, _ := os.ReadFile(filepath.Join(b.dir, name)) // without it there is less to see
+				t.Logf("the bridge's %s:\n%s", name, text[max(0, len(text)-4000):])
+			}
 		}
 	})
 	return b

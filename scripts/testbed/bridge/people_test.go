@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ func TestPermissions(t *testing.T) {
 				// Only an administrator's bot can learn that a site administrator may write everywhere.
 				{the.bed.Gitea.Admin, !plain, true},
 			}
+			b.goneAuthor("una-" + kind.name)
 			for _, p := range people {
 				if !p.comment {
 					continue // Gitea shows the repository to nobody else
@@ -69,6 +71,35 @@ func TestPermissions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// goneAuthor lets a writer comment whose account is deleted before the hook comes: Gitea no longer knows who it was.
+func (b *bridge) goneAuthor(name string) {
+	b.Helper()
+	una, err := the.bed.Gitea.NewUser(b.ctx, name)
+	b.check(err)
+	b.check(the.maint.AddCollaborator(b.ctx, b.repo, una, gitea.AccessModeWrite))
+	pr := b.ownPull("by-" + name)
+	b.tap.hold(true)
+	c := b.comment(una, pr, "!testme")
+	var held hook
+	b.until("the hook is held", func() (ok bool) {
+		held, ok = b.tap.find(`"body": "!testme"`)
+		return ok
+	})
+	admin, err := the.bed.Gitea.Admin.Client(b.ctx)
+	b.check(err)
+	_, err = admin.AdminDeleteUser(name)
+	b.check(err)
+	b.tap.hold(false)
+	code, err := held.send("http://"+b.listen+"/hook", "late")
+	if b.check(err); code != 202 {
+		b.Fatalf("the hook was answered %d", code)
+	}
+	b.until("the command is refused", func() bool { return slices.Contains(b.reactions(c), "confused") })
+	if n := len(b.builds(pr)); n != 0 {
+		b.Errorf("%s: %d builds, want none", name, n)
 	}
 }
 
@@ -145,6 +176,33 @@ func TestRunByTheBook(t *testing.T) {
 	out, err := b.tool("doctor")
 	if err == nil || !strings.Contains(out, "lacks the scope write:issue") || !strings.Contains(out, "lacks the scope write:repository") {
 		t.Errorf("doctor with a poor token: %v\n%s", err, out)
+	}
+}
+
+// TestOrganisation registers one hook for an organisation: it serves repositories that are made later, too.
+func TestOrganisation(t *testing.T) {
+	t.Parallel()
+	if err := the.maint.NewOrg(t.Context(), "guild"); err != nil {
+		t.Fatal(err)
+	}
+	b := newBridge(t, testbed.RepoSpec{Owner: "guild", Name: "first"}, map[string]string{"REPOS": "guild", "CATCH_UP": "1h"})
+	for range 2 {
+		if out, err := b.tool("register"); err != nil || out != "guild: unchanged\n" {
+			t.Errorf("register: %v\n%s", err, out)
+		}
+	}
+	if out, err := b.tool("register", "--rotate"); err != nil || out != "guild: secret rotated\n" {
+		t.Errorf("register --rotate: %v\n%s", err, out)
+	}
+	var err error
+	b.repo, err = the.maint.NewRepo(b.ctx, testbed.RepoSpec{Owner: "guild", Name: "second", Files: map[string]string{"compose.yml": "services: {}"}})
+	b.check(err)
+	b.check(the.maint.AddCollaborator(b.ctx, b.repo, the.bot, gitea.AccessModeAdmin))
+	pr := b.ownPull("work")
+	b.comment(the.maint, pr, "!testme ?")
+	b.reply(pr, "ends every run")
+	if out, err := b.tool("doctor"); err != nil || !strings.Contains(out, "guild: the hook is right") {
+		t.Errorf("doctor: %v\n%s", err, out)
 	}
 }
 

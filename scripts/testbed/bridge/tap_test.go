@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 )
 
 // tap stands between Gitea and a bridge: it keeps every hook and can hold hooks back.
@@ -23,6 +24,7 @@ type tap struct {
 
 // hook is one delivery.
 type hook struct {
+	at     time.Time
 	header http.Header
 	body   []byte
 }
@@ -42,12 +44,13 @@ func newTap(t *testing.T, target string) *tap {
 
 // ServeHTTP keeps a hook and passes it on, unless hooks are held back.
 func (p *tap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at := time.Now()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // Gitea is gone
 	}
 	p.mu.Lock()
-	p.hooks = append(p.hooks, hook{r.Header.Clone(), body})
+	p.hooks = append(p.hooks, hook{at, r.Header.Clone(), body})
 	held := p.held
 	p.mu.Unlock()
 	if held {
