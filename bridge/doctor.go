@@ -3,10 +3,13 @@ package bridge
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
@@ -49,7 +52,12 @@ func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
 			d.entry(&cfg, entry, hooks)
 		}
 	}
-	d.drone(&cfg)
+	if hooks.URL != "" {
+		d.reach(hooks.URL)
+	}
+	if access, ok := d.drone(&cfg); ok {
+		d.pipeline(&cfg, access)
+	}
 	if d.fail != nil {
 		return d.fail
 	}
@@ -113,7 +121,7 @@ func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 			d.bug("%s: %s; run register", place, strings.Join(drift, ", "))
 			continue
 		}
-		d.ok("%s: the hook is right; if nothing arrives, allow its host in Gitea's ALLOWED_HOST_LIST", place)
+		d.ok("%s: the hook is right", place)
 	}
 }
 
@@ -136,7 +144,45 @@ func (d *doctor) rights(cfg *Config, r gitea.Repo) {
 	}
 }
 
-func (d *doctor) drone(cfg *Config) {
+// reach looks whether Gitea may call the hook's address. It cannot be asked; but by default it calls no private one.
+func (d *doctor) reach(hook string) {
+	u, err := url.Parse(hook)
+	if err != nil {
+		d.bug("the hook's address is none: %v", err)
+		return
+	}
+	addresses, err := net.LookupIP(u.Hostname())
+	if err != nil {
+		d.note("the hook's host %s has no address here: %v", plain(u.Hostname(), 100), err)
+		return
+	}
+	for _, ip := range addresses {
+		if ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() {
+			d.note("the hook's address %s is private: Gitea calls it only if ALLOWED_HOST_LIST allows that ([webhook] in app.ini, [security] from 1.27)", ip)
+			return
+		}
+	}
+	d.ok("the hook's host has a public address, which Gitea calls by default")
+}
+
+// pipeline looks whether there is anything to build.
+func (d *doctor) pipeline(cfg *Config, at drone.Access) {
+	if _, err := cfg.Gitea.Repo(at.Owner, at.Name); err != nil {
+		d.note("the CI repository's pipeline was not looked for, the bot cannot read it at Gitea: %v", err)
+		return
+	}
+	found, err := cfg.Gitea.HasFile(at.Owner, at.Name, at.Branch, at.File)
+	switch {
+	case err != nil:
+		d.bug("the CI repository's pipeline cannot be read: %v", err)
+	case !found:
+		d.bug("the CI repository has no %s on branch %s: there is nothing to build", plain(at.File, 100), plain(at.Branch, 100))
+	default:
+		d.ok("the CI repository has %s on branch %s; it must accept the event custom", plain(at.File, 100), plain(at.Branch, 100))
+	}
+}
+
+func (d *doctor) drone(cfg *Config) (access drone.Access, ok bool) {
 	access, err := cfg.Drone.Check()
 	switch {
 	case err != nil:
@@ -147,5 +193,7 @@ func (d *doctor) drone(cfg *Config) {
 		d.bug("Drone: %s may not start builds of the CI repository; give it write there and let it log in once", plain(access.Login, 64))
 	default:
 		d.ok("Drone: %s may start builds of the CI repository", plain(access.Login, 64))
+		return access, true
 	}
+	return access, false
 }

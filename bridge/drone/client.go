@@ -118,6 +118,9 @@ type Access struct {
 	Login  string
 	Active bool // the repository is switched on
 	Write  bool // builds may be started
+
+	Owner, Name, Branch string // what the client builds
+	File                string // the pipeline's
 }
 
 // Check asks who the token is and what it may do.
@@ -128,7 +131,8 @@ func (c *Client) Check() (Access, error) {
 	}
 	// The library's type leaves the permissions out.
 	var repo struct {
-		Active      bool `json:"active"`
+		Active      bool   `json:"active"`
+		Config      string `json:"config_path"`
 		Permissions struct {
 			Write bool `json:"write"`
 		} `json:"permissions"`
@@ -142,7 +146,11 @@ func (c *Client) Check() (Access, error) {
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return Access{}, fmt.Errorf("read repository: %w", err)
 	}
-	return Access{Login: self.Login, Active: repo.Active, Write: self.Admin || repo.Permissions.Write}, nil
+	if repo.Config == "" {
+		repo.Config = ".drone.yml"
+	}
+	return Access{Login: self.Login, Active: repo.Active, Write: self.Admin || repo.Permissions.Write,
+		Owner: c.owner, Name: c.name, Branch: c.branch, File: repo.Config}, nil
 }
 
 func build(b *sdk.Build) Build {

@@ -24,6 +24,18 @@ func (c *Client) Skew() (time.Duration, error) {
 	return time.Until(date).Round(time.Second), nil
 }
 
+// HasFile reports whether a branch of a repository has a file.
+func (c *Client) HasFile(owner, name, branch, file string) (bool, error) {
+	_, _, err := c.api.GetContents(owner, name, branch, file)
+	if safehttp.Status(err) == http.StatusNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("file %s: %w", file, err)
+	}
+	return true, nil
+}
+
 // MissingScopes asks for things that cannot be (a reaction to comment 0, a status of commit 0): a token that lacks
 // the scope is refused before Gitea looks for them.
 func (c *Client) MissingScopes(r Repo) []string {

@@ -347,6 +347,15 @@ func TestExitCodes(t *testing.T) {
 	if out, code := d.tool("bogus"); code != 2 || !strings.Contains(out, "bogus") {
 		t.Errorf("bogus exits with %d: %s", code, out)
 	}
+	if out, code := d.tool("replay"); code != 2 || !strings.Contains(out, "--help") {
+		t.Errorf("replay of nothing exits with %d: %s", code, out)
+	}
+	if out, code := d.tool("replay", "file", "--url", "bridge/hook"); code != 2 || !strings.Contains(out, "no http or https address") {
+		t.Errorf("replay to a word exits with %d: %s", code, out)
+	}
+	if out, code := d.tool("replay", "/nowhere", "--url", "http://127.0.0.1:1"); code != 1 || !strings.Contains(out, "/nowhere: no such file") {
+		t.Errorf("replay of a file that is not there exits with %d: %s", code, out)
+	}
 	if out, code := d.tool("register"); code != 2 || !strings.Contains(out, prefix+"ADMIN_TOKEN") {
 		t.Errorf("register without a token exits with %d: %s", code, out)
 	}

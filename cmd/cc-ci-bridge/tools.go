@@ -100,6 +100,9 @@ func (r replayCmd) Run(ctx context.Context, std stdio) error {
 	if r.URL == "" {
 		return errConfig{fmt.Errorf("%sHOOK_URL: set it, or give --url", prefix)}
 	}
+	if !isServer(r.URL) {
+		return errConfig{fmt.Errorf("--url: %q is no http or https address", r.URL)}
+	}
 	body, err := os.ReadFile(r.File)
 	if err != nil {
 		return fmt.Errorf("read body: %w", err)

@@ -156,7 +156,8 @@ func TestRunByTheBook(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBridge(t, testbed.RepoSpec{Owner: "recipes", Name: "book"}, map[string]string{"GITEA_TOKEN": token})
-	if out, err := b.tool("doctor"); err != nil || strings.Contains(out, "FAIL") || !strings.Contains(out, "the hook is right") {
+	if out, err := b.tool("doctor"); err != nil || strings.Contains(out, "FAIL") || !strings.Contains(out, "the hook is right") ||
+		!strings.Contains(out, "the CI repository has .drone.yml on branch main") || !strings.Contains(out, "ALLOWED_HOST_LIST") {
 		t.Errorf("doctor: %v\n%s", err, out)
 	}
 	if out, err := b.tool("register"); err != nil || !strings.Contains(out, "unchanged") {
@@ -172,9 +173,9 @@ func TestRunByTheBook(t *testing.T) {
 
 	poor, err := the.bot.NewToken(b.ctx, "poor", "read:user", "read:issue", "read:repository")
 	b.check(err)
-	b.env["GITEA_TOKEN"] = poor
+	b.env["GITEA_TOKEN"], b.env["CI_BRANCH"] = poor, "missing"
 	out, err := b.tool("doctor")
-	if err == nil || !strings.Contains(out, "lacks the scope write:issue") || !strings.Contains(out, "lacks the scope write:repository") {
+	if err == nil || !strings.Contains(out, "has no .drone.yml on branch missing") || !strings.Contains(out, "lacks the scope write:issue") || !strings.Contains(out, "lacks the scope write:repository") {
 		t.Errorf("doctor with a poor token: %v\n%s", err, out)
 	}
 }
