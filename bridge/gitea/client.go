@@ -96,7 +96,8 @@ func (c *Client) Repos(owner string) ([]Repo, error) {
 		rs, _, err := c.api.ListOrgRepos(owner, sdk.ListOrgReposOptions{ListOptions: o})
 		return rs, err
 	})
-	if safehttp.Status(err) == http.StatusNotFound {
+	// A token without the scope for organisations may still list an owner's repositories.
+	if code := safehttp.Status(err); code == http.StatusNotFound || code == http.StatusForbidden {
 		all, err = pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
 			rs, _, err := c.api.ListUserRepos(owner, sdk.ListReposOptions{ListOptions: o})
 			return rs, err

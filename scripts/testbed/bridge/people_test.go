@@ -155,7 +155,11 @@ func TestRunByTheBook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBridge(t, testbed.RepoSpec{Owner: "recipes", Name: "book"}, map[string]string{"GITEA_TOKEN": token})
+	admin, err := the.maint.NewToken(t.Context(), "register", "write:repository")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBridge(t, testbed.RepoSpec{Owner: "recipes", Name: "book"}, map[string]string{"GITEA_TOKEN": token, "ADMIN_TOKEN": admin})
 	if out, err := b.tool("doctor"); err != nil || strings.Contains(out, "FAIL") || !strings.Contains(out, "the hook is right") ||
 		!strings.Contains(out, "the CI repository has .drone.yml on branch main") || !strings.Contains(out, "ALLOWED_HOST_LIST") {
 		t.Errorf("doctor: %v\n%s", err, out)
@@ -186,7 +190,16 @@ func TestOrganisation(t *testing.T) {
 	if err := the.maint.NewOrg(t.Context(), "guild"); err != nil {
 		t.Fatal(err)
 	}
-	b := newBridge(t, testbed.RepoSpec{Owner: "guild", Name: "first"}, map[string]string{"REPOS": "guild", "CATCH_UP": "1h"})
+	token, err := the.bot.NewToken(t.Context(), "guild", "read:user", "write:issue", "write:repository", "read:organization")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := the.maint.NewToken(t.Context(), "guild", "write:organization")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBridge(t, testbed.RepoSpec{Owner: "guild", Name: "first"},
+		map[string]string{"REPOS": "guild", "CATCH_UP": "1h", "GITEA_TOKEN": token, "ADMIN_TOKEN": admin})
 	for range 2 {
 		if out, err := b.tool("register"); err != nil || out != "guild: unchanged\n" {
 			t.Errorf("register: %v\n%s", err, out)
@@ -195,7 +208,6 @@ func TestOrganisation(t *testing.T) {
 	if out, err := b.tool("register", "--rotate"); err != nil || out != "guild: secret rotated\n" {
 		t.Errorf("register --rotate: %v\n%s", err, out)
 	}
-	var err error
 	b.repo, err = the.maint.NewRepo(b.ctx, testbed.RepoSpec{Owner: "guild", Name: "second", Files: map[string]string{"compose.yml": "services: {}"}})
 	b.check(err)
 	b.check(the.maint.AddCollaborator(b.ctx, b.repo, the.bot, gitea.AccessModeAdmin))
@@ -203,6 +215,24 @@ func TestOrganisation(t *testing.T) {
 	b.comment(the.maint, pr, "!testme ?")
 	b.reply(pr, "ends every run")
 	if out, err := b.tool("doctor"); err != nil || !strings.Contains(out, "guild: the hook is right") {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
+
+	// A user has no hooks of their own: each repository gets one.
+	lone, err := the.bed.Gitea.NewUser(b.ctx, "lone")
+	b.check(err)
+	thing, err := lone.NewRepo(b.ctx, testbed.RepoSpec{Name: "thing", Files: map[string]string{"compose.yml": "services: {}"}})
+	b.check(err)
+	b.check(lone.AddCollaborator(b.ctx, thing, the.bot, gitea.AccessModeWrite))
+	b.env["REPOS"] = "lone"
+	b.env["ADMIN_TOKEN"], err = lone.NewToken(b.ctx, "hooks", "write:repository", "read:user", "read:organization")
+	b.check(err)
+	b.env["GITEA_TOKEN"], err = the.bot.NewToken(b.ctx, "plain", "read:user", "write:issue", "write:repository")
+	b.check(err)
+	if out, err := b.tool("register"); err != nil || out != "lone/thing: no hook; repaired\n" {
+		t.Errorf("register: %v\n%s", err, out)
+	}
+	if out, err := b.tool("doctor"); err != nil || !strings.Contains(out, "lone/thing: the hook is right") {
 		t.Errorf("doctor: %v\n%s", err, out)
 	}
 }
