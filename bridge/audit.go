@@ -17,7 +17,8 @@ type audit struct {
 	out io.Writer
 }
 
-// entry is one line of the audit log.
+// entry is one line of the audit log: enough to say later who had what run and why, without any other file. The text
+// is a parsed command, so it holds no secret and no line break.
 type entry struct {
 	Time     time.Time `json:"time"`
 	Decision string    `json:"decision"`
@@ -43,6 +44,7 @@ func (a *audit) write(r *journal.Request, decision, rule string) error {
 	if err != nil {
 		return fmt.Errorf("encode audit line: %w", err)
 	}
+	// One Write for each line: an append of that size is whole or not at all.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, err := a.out.Write(append(line, '\n')); err != nil {

@@ -33,13 +33,16 @@ func notice(rule, text string) journal.Outcome {
 // and which commit is meant. Whatever cannot be known is no.
 func (b *Bridge) authorise(j *job) error {
 	r := &j.req
+	// The queue was full at the hook, where no answer could be waited for; here it costs one edit of the notice.
 	if r.Crowded {
 		return b.decide(j, notice("queue is full", "too many requests are waiting; comment again later"))
 	}
+	// A step that is repeated, or goes on after a restart, was charged when it came.
 	if j.fresh && !b.users.take(r.Author, time.Now()) {
 		return b.decide(j, notice("user limit", "too many commands at once; comment again in a few minutes"))
 	}
 	j.fresh = false
+	// The first call of all: the author is to see within a second that somebody has read the comment.
 	if err := b.react(r, "eyes"); err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func (b *Bridge) authorise(j *job) error {
 	if err != nil {
 		return err
 	}
-	cmd, _ := Parse(r.Text)
+	cmd, _ := Parse(r.Text) // it was a command when it was journalled
 	if !may && cmd.Verb != Cancel {
 		return b.decide(j, mayNot(rule))
 	}
@@ -63,7 +66,7 @@ func (b *Bridge) authorise(j *job) error {
 		return b.decide(j, refusal("pull request is gone", ""))
 	case err != nil:
 		return err
-	case pull.Base != r.Repo:
+	case pull.Base != r.Repo: // a repository that took the name of a listed one has another id
 		return b.decide(j, refusal("pull request is for another repository", ""))
 	case !pull.Open:
 		return b.decide(j, refusal("pull request is closed", ""))
@@ -129,6 +132,7 @@ func (b *Bridge) may(r *journal.Request) (bool, string, error) {
 	repo, author := repoOf(r), authorOf(r)
 	switch b.Access {
 	case AccessWrite:
+		// Both must say yes: the signed right is what held when the comment was written, the call is what holds now.
 		if !r.CatchUp && !r.Push {
 			return false, "no signed push right", nil
 		}
@@ -174,6 +178,7 @@ func (b *Bridge) cancel(j *job, may bool) error {
 	}
 	stopped := 0
 	for _, r := range requests {
+		// Runs that were asked for after this comment were not meant, though their hook may have been faster.
 		if r.State.Final() || r.Outcome != nil || r.Comment >= j.req.Comment || (!may && r.Author != j.req.Author) {
 			continue
 		}

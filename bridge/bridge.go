@@ -4,6 +4,22 @@
 // A request lives in the journal from before its hook is acknowledged until its result is on the pull request.
 // Each step of its life (authorise, admit, trigger, follow, deliver) ends in one journal write and may be repeated
 // after a crash at any point: what may already exist outside (a reply, a build) is looked for before it is made.
+//
+// The way of a comment through the files:
+//
+//	hook.go       signature, body, the rules that need no call; into the journal; 202
+//	catchup.go    the same for comments whose hook was lost
+//	work.go       takes a request from state to state, repeats what fails, gives up in the end
+//	authorise.go  received: may the author, does the comment still stand
+//	pin.go        received: which recipe, which commit
+//	trigger.go    authorised: what becomes of other runs; triggering: exactly one build
+//	follow.go     triggered: waits for the end, or brings it about
+//	deliver.go    with an outcome: reply, status, reaction; reported or refused
+//	reply.go      every word that people read
+//
+// Three things hold everywhere. A decision rests on what was signed or on what Gitea says now, and no answer is no. A
+// decision is in the audit log before it is in the journal, and in the journal before anybody sees it. Nothing is
+// kept in memory that a restart would miss: limits and notices start afresh, which costs a little politeness only.
 package bridge
 
 import (
@@ -31,8 +47,8 @@ type Bridge struct {
 	accepted chan *job
 	stopped  chan struct{} // closed when Run no longer reads accepted
 
-	mu      sync.Mutex
-	jobs    map[journal.Key]*job
+	mu      sync.Mutex           // of the maps; never held during a call
+	jobs    map[journal.Key]*job // at work; a request has at most one job
 	lanes   map[lane]*sync.Mutex
 	notices map[lane]string // the text of each pull request's notice, as last written
 	work    sync.WaitGroup
@@ -82,11 +98,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	for _, r := range live {
+		// Whoever asked Drone before the crash may not have heard the answer, so that counts as unsure.
 		if j := (&job{req: r, unsure: r.Asked}); b.enter(j) {
 			b.start(ctx, j)
 		}
 	}
 	b.work.Go(func() { b.upkeep(ctx) })
+	// Jobs are started here and not where they are accepted: the handler's goroutines end with their hook, and work
+	// must not be added to once Run waits for it.
 	for {
 		select {
 		case j := <-b.accepted:
@@ -138,7 +157,7 @@ func (b *Bridge) enter(j *job) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.jobs[j.req.Key] != nil {
-		return false
+		return false // a hook and the reading of missed comments have met
 	}
 	b.jobs[j.req.Key] = j
 	b.metrics.live.Set(float64(len(b.jobs)))
@@ -158,7 +177,7 @@ func (b *Bridge) start(ctx context.Context, j *job) {
 	b.work.Go(func() {
 		defer b.leave(j)
 		select {
-		case <-b.known:
+		case <-b.known: // before, the bot could not tell its own comments from others'
 			b.advance(ctx, j)
 		case <-ctx.Done():
 		}
@@ -179,7 +198,7 @@ func (b *Bridge) accept(r journal.Request) (fresh bool, err error) {
 	}
 	select {
 	case b.accepted <- j:
-	case <-b.stopped:
+	case <-b.stopped: // it is in the journal, so 202 is true: the next Run begins with it
 		b.leave(j)
 	}
 	return true, nil

@@ -28,7 +28,7 @@ func (b *Bridge) firstStart() error {
 // catchUp reads what Gitea's hooks did not tell: it sends each of them once and never again. One repository's
 // trouble does not keep the others from being read.
 func (b *Bridge) catchUp(ctx context.Context) {
-	began := time.Now()
+	began := time.Now() // comments that are written during the pass belong to the next
 	repos, whole := b.watched()
 	for _, repo := range repos {
 		if ctx.Err() != nil {
@@ -95,6 +95,7 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 	if err != nil {
 		return err
 	}
+	// The mark moves to the newest comment that was judged, by Gitea's clock: this host's may be wrong.
 	next := mark
 	for _, n := range notes {
 		if time.Since(n.Created) < b.Grace {
@@ -115,11 +116,13 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 
 // missed accepts a comment that no hook brought, if it is a command.
 func (b *Bridge) missed(repo gitea.Repo, n gitea.Note) error {
+	// What the author may, and whether the text was edited, is judged when the request is at work, like any other's.
 	if _, ok := Parse(n.Body); !ok || n.Imported || n.Author.ID <= 0 || n.Author.ID == b.self.Load().ID {
 		return nil
 	}
 	r := request(repo, n)
 	r.CatchUp, r.Crowded = true, b.crowded()
+	// Most comments of the overlap are known; asking first keeps them from being a write each.
 	seen, err := b.Journal.Seen(r.Key)
 	if err != nil || seen {
 		return err

@@ -29,6 +29,7 @@ type Command struct {
 // Parse reads a comment. It is a command only as a whole: one line of printable ASCII whose first word is one of
 // the command words. So quotes, code blocks, sentences about the bridge and look-alike characters never fire.
 func Parse(comment string) (Command, bool) {
+	// Only what a text field adds by itself is trimmed: Unicode's other spaces are look-alikes.
 	line := strings.Trim(comment, " \t\r\n")
 	if len(line) > maxCommand {
 		return Command{}, false
@@ -43,6 +44,7 @@ func Parse(comment string) (Command, bool) {
 		return Command{}, false
 	}
 	c := Command{Args: words[1:]}
+	// Unknown arguments are kept: the author is told about them, once it is clear that they may be.
 	switch words[0] {
 	case "!testme":
 		if len(c.Args) == 1 && c.Args[0] == "?" {
@@ -78,6 +80,7 @@ func ValidRecipe(name string) bool {
 // target reads a Run's arguments: [recipe] [commit]. The recipe must be one of the repository's; without one it is
 // the repository's only recipe, or the one with the repository's name. It reports false for anything else.
 func (c Command) target(repo string, recipes []string) (Target, bool) {
+	// A recipe whose name looks like a commit is taken for the recipe: the commit can be written longer.
 	args := c.Args
 	var t Target
 	switch {

@@ -24,7 +24,7 @@ const (
 	PolicyRefuse = "refuse" // run nothing and say so
 )
 
-// Config is what a Bridge is made of.
+// Config is what a Bridge is made of. Nothing in it has a default: the program's settings do, and tests choose their own.
 type Config struct {
 	Gitea    *gitea.Client
 	Drone    *drone.Client
@@ -66,14 +66,15 @@ type Config struct {
 	RetryMax   time.Duration
 }
 
-// allows reports whether a repository is on the allow-list.
+// allows reports whether a repository is on the allow-list. Gitea's names do not differ by case, so neither do these.
 func (c *Config) allows(r gitea.Repo) bool {
 	return slices.ContainsFunc(c.Repos, func(entry string) bool {
 		return strings.EqualFold(entry, r.Owner) || strings.EqualFold(entry, r.FullName())
 	})
 }
 
-// recipes are the names that may be built for a repository.
+// recipes are the names that may be built for a repository. They come from the configuration alone: a name out of a
+// comment or a pull request's tree never reaches the build.
 func (c *Config) recipes(owner, name string) []string {
 	for full, recipes := range c.Recipes {
 		if strings.EqualFold(full, owner+"/"+name) {

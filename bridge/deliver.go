@@ -18,6 +18,7 @@ const statusTries = 8
 // deliver puts the outcome on the pull request: the reply, the commit status, the reaction. Everything may be
 // repeated. What Gitea refuses for good (a locked conversation, a deleted comment) is left out.
 func (b *Bridge) deliver(j *job) error {
+	// In this order: whoever waits for the reaction finds the reply and the status complete.
 	r, o := &j.req, j.req.Outcome
 	if err := b.tell(j); err != nil && !safehttp.Definite(err) {
 		return err
@@ -57,6 +58,7 @@ func (b *Bridge) tell(j *job) error {
 func (b *Bridge) say(j *job, text string) error {
 	repo, id, mark := repoOf(&j.req), j.req.ReplyID, marker(j.req.Key.String())
 	text += "\n\n" + mark
+	// A comment that was made just before a crash is on the pull request, but its id not in the journal.
 	if id == 0 && !j.looked {
 		found, err := b.Gitea.Find(repo, j.req.PR, *b.self.Load(), mark)
 		if err != nil {
@@ -86,8 +88,9 @@ func (b *Bridge) say(j *job, text string) error {
 
 // notify writes the pull request's one notice, unless it says so already.
 func (b *Bridge) notify(r *journal.Request, text string) error {
-	defer b.lane(r)()
+	defer b.lane(r)() // two at once would both find no notice and make two
 	key := lane{r.Repo, r.PR}
+	// A flood of the same refusals costs Gitea nothing after the first.
 	b.mu.Lock()
 	same := b.notices[key] == text
 	b.mu.Unlock()
@@ -125,7 +128,7 @@ func (b *Bridge) status(r *journal.Request, s gitea.Status) {
 }
 
 func (b *Bridge) putStatus(r *journal.Request, s gitea.Status) error {
-	s.Context = "cc-ci/" + r.Recipe
+	s.Context = "cc-ci/" + r.Recipe // Gitea keeps the newest for each context: a later run replaces an earlier one's
 	if r.Build != 0 {
 		s.URL = b.Drone.Link(r.Build)
 	}
@@ -140,7 +143,7 @@ func statusState(status string) string {
 	case statusFailure:
 		return "failure"
 	}
-	return "error"
+	return "error" // killed too: Gitea has no word for it, and nothing was shown to be right
 }
 
 // reaction is the one that ends a request's story.

@@ -17,7 +17,8 @@ import (
 // maxSkew is how far two clocks may differ before comments are judged wrongly.
 const maxSkew = 30 * time.Second
 
-// doctor prints one line for each thing it looked at.
+// doctor prints one line for each thing it looked at: ok, FAIL for what must be mended, note for what cannot be known
+// from here or may be meant so. It goes on after a fault, so that one run shows everything.
 type doctor struct {
 	out  io.Writer
 	bad  int
@@ -81,6 +82,7 @@ func (d *doctor) gitea(cfg *Config) bool {
 	} else {
 		d.ok("clocks agree within %s", maxSkew)
 	}
+	// The account is what the loop guard rests on: without it the daemon never becomes ready.
 	self, err := cfg.Gitea.Self()
 	if err != nil {
 		d.bug("the token cannot read its own account, it needs the scope read:user: %v", err)
@@ -107,6 +109,7 @@ func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 		d.note("%s: hooks were not checked, no hook address is configured", entry)
 		return
 	}
+	// The secret cannot be read back from Gitea: a wrong one shows in the bridge's metric of answered hooks.
 	places, err := hooks.Client.Drift(entry, gitea.Hook{URL: hooks.URL})
 	switch {
 	case safehttp.Status(err) == http.StatusForbidden || safehttp.Status(err) == http.StatusNotFound:

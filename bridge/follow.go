@@ -22,10 +22,12 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 	if r.Again {
 		b.endTwins(j)
 	}
+	// A build that has ended counts, even if it was to be stopped or its deadline has passed: its result is true.
 	build, err := b.Drone.Get(r.Build)
 	if err == nil && build.Done() {
 		return b.decide(j, result(build))
 	}
+	// One 404 may be a proxy's or a database's that is not up yet.
 	if safehttp.Status(err) == http.StatusNotFound && j.fails+1 >= maxMissing {
 		return b.decide(j, failed("build is gone", "the CI server no longer knows the build"))
 	}
@@ -33,6 +35,7 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 	if stopErr != nil {
 		return stopErr
 	}
+	// Drone has no deadline for builds that no runner takes, nor for stages whose runner is gone.
 	if stop == nil && time.Since(r.Asked) > b.Deadline {
 		stop = &journal.Stop{Rule: "deadline", Text: fmt.Sprintf("the run did not end within %s and was cancelled", b.Deadline)}
 	}
@@ -51,6 +54,7 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	// Short builds are seen at once, long ones do not load Drone.
 	j.poll = min(max(b.Poll, j.poll+j.poll/2), b.PollMax)
 	b.doze(ctx, j, j.poll)
 	return nil
@@ -59,12 +63,13 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 // kill cancels the build and ends the request with the reason. Drone keeps the result of a build that ended a
 // moment before.
 func (b *Bridge) kill(j *job, stop *journal.Stop) error {
+	// Drone may be away for a while, but not for ever: a run that was told to stop gets an end, whatever Drone does.
 	err := b.Drone.Cancel(j.req.Build)
 	if err != nil && !safehttp.Definite(err) && time.Since(j.req.Asked) < b.Deadline+b.GiveUp {
 		return err
 	}
 	o := stopped(&j.req, stop)
-	if stop.Rule == "deadline" {
+	if stop.Rule == "deadline" { // nobody wanted it to end
 		o.Status = statusError
 	}
 	if err != nil {
@@ -81,7 +86,7 @@ func result(build drone.Build) journal.Outcome {
 	default: // declined, skipped, or a word of a later Drone
 		o.Status, o.Text = statusError, "the CI server ended the build as "+code(build.Status, 30)
 	}
-	if build.Error != "" {
+	if build.Error != "" { // a linter's or the server's words about the pipeline: foreign text
 		o.Text = "the CI server says " + code(build.Error, 200)
 	}
 	if build.Started.Unix() > 0 && build.Finished.After(build.Started) {

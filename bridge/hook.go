@@ -46,7 +46,7 @@ func (b *Bridge) serve(handle func(http.Header, []byte) answer) http.HandlerFunc
 		case err != nil:
 			a = answer{http.StatusBadRequest, "body is unreadable"}
 		default:
-			start = time.Now()
+			start = time.Now() // a slow sender's time is not ours
 			a = handle(r.Header, body)
 		}
 		b.metrics.hooks.WithLabelValues(a.text).Inc()
@@ -85,6 +85,8 @@ func (b *Bridge) hook(header http.Header, body []byte) answer {
 	if err != nil {
 		return answer{http.StatusBadRequest, "body is not a hook"}
 	}
+	// Gitea calls anything but 2xx a failed delivery and shows it in red to the repository's owner, so what is none of
+	// the bridge's business is answered with 200.
 	if e.Kind == gitea.Other || !narrows(header) {
 		return answer{http.StatusOK, "nothing to do"}
 	}
@@ -121,7 +123,7 @@ func narrows(header http.Header) bool {
 // comment accepts a command into the journal.
 func (b *Bridge) comment(e gitea.Event) answer {
 	if _, ok := Parse(e.Note.Body); !ok {
-		return answer{http.StatusOK, "not a command"}
+		return answer{http.StatusOK, "not a command"} // most comments: not worth a line in the audit log
 	}
 	r := request(e.Repo, e.Note)
 	r.Push, r.SHA, r.Crowded = e.Push, e.Head, b.crowded()
@@ -136,6 +138,7 @@ func (b *Bridge) comment(e gitea.Event) answer {
 	if !shaPattern.MatchString(r.SHA) {
 		r.SHA = "" // found by API, as for a comment whose hook was lost
 	}
+	// Gitea sends each hook once, whatever the answer. One that the journal could not take is found again by catchUp.
 	fresh, err := b.accept(r)
 	if err != nil {
 		b.Log.WithError(err).Error("journal")
@@ -147,7 +150,8 @@ func (b *Bridge) comment(e gitea.Event) answer {
 	return answer{http.StatusAccepted, "accepted"}
 }
 
-// refuse names the rule by which a signed command goes no further, or nothing.
+// refuse names the rule by which a signed command goes no further, or nothing. These authors are not answered: either
+// the comment is not theirs, or whoever may write here could make the bot talk about old comments without end.
 func (b *Bridge) refuse(e gitea.Event) string {
 	self := b.self.Load()
 	if rule := b.foreign(e); rule != "" {
@@ -197,7 +201,7 @@ func (b *Bridge) pullChanged(repo, pr int64, now gitea.Pull) error {
 	for _, r := range requests {
 		var stop journal.Stop
 		switch {
-		case r.State.Final() || r.Outcome != nil || r.Recipe == "":
+		case r.State.Final() || r.Outcome != nil || r.Recipe == "": // ended, ending, or not yet known to be a run
 			continue
 		case !now.Open:
 			stop = journal.Stop{Rule: "closed", Text: "the pull request was closed"}
@@ -222,6 +226,7 @@ func (b *Bridge) hint(header http.Header, body []byte) answer {
 	if err != nil {
 		return answer{http.StatusBadRequest, "body is not a hook"}
 	}
+	// Builds of others carry no id, and one of a finished request wakes nobody: both are as good an answer.
 	var key journal.Key
 	if n, err := fmt.Sscanf(id, "%d-%d", &key.Repo, &key.Comment); n == 2 && err == nil {
 		b.nudge(key)

@@ -28,6 +28,7 @@ func (l *limits[K]) take(key K, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	bucket := l.buckets[key]
+	// Users come from signed bodies, so an attacker can bring at most as many keys as the forge has accounts.
 	if bucket == nil {
 		if len(l.buckets) >= maxBuckets {
 			l.sweep(now)
@@ -38,6 +39,7 @@ func (l *limits[K]) take(key K, now time.Time) bool {
 	return bucket.AllowN(now, 1)
 }
 
+// sweep forgets buckets that are full again: a new one would be the same. The caller holds the lock.
 func (l *limits[K]) sweep(now time.Time) {
 	for key, bucket := range l.buckets {
 		if bucket.TokensAt(now) >= float64(l.burst) {

@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the numbers that /metrics shows. Labels come from fixed sets, never from users.
+// metrics are the numbers that /metrics shows. Labels come from fixed sets, never from users: a label that an
+// attacker can choose fills the memory of whoever collects them.
 type metrics struct {
 	hooks     *prometheus.CounterVec
 	decisions *prometheus.CounterVec
@@ -35,9 +36,11 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}),
 		reply: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cc_ci_bridge_hook_seconds", Help: "Time from a hook's last byte to its answer.",
+			// Gitea waits five seconds for an answer; what matters lies around the disk's few milliseconds.
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5},
 		}),
 	}
+	// By hand and not through promauto, which panics: two bridges in one process are an error, not a crash.
 	for _, c := range []prometheus.Collector{m.hooks, m.decisions, m.results, m.retries, m.live, m.reply} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metric: %w", err)

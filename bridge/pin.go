@@ -36,6 +36,7 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	if problem != nil {
 		return b.decide(j, *problem)
 	}
+	// Who names a commit means that one, wherever the branch has gone.
 	newer := ""
 	if t.Prefix == "" && pull.Head != sha {
 		if b.Policy == PolicyRefuse {
@@ -79,6 +80,7 @@ func (b *Bridge) named(r *journal.Request, prefix string, pull gitea.Pull) (stri
 	if err != nil {
 		return "", nil, err
 	}
+	// A forced push takes the signed head out of the list, and the list may lag behind the head.
 	commits = append(commits, r.SHA, pull.Head)
 	slices.Sort(commits)
 	commits = slices.DeleteFunc(slices.Compact(commits), func(sha string) bool {
@@ -95,7 +97,7 @@ func (b *Bridge) named(r *journal.Request, prefix string, pull gitea.Pull) (stri
 // comment, or any push since a comment whose hook was lost, asks for the commit by name. So does a commit of which
 // Gitea has no record: whoever pushes can make a record disappear by another push.
 func (b *Bridge) unseen(r *journal.Request, sha string) (*journal.Outcome, error) {
-	signed := r.SHA != ""
+	signed := r.SHA != "" // then Gitea itself has said what the head was at the instant of the comment
 	if signed && b.Quiet == 0 {
 		return nil, nil
 	}
@@ -110,7 +112,7 @@ func (b *Bridge) unseen(r *journal.Request, sha string) (*journal.Outcome, error
 		}
 	}
 	switch {
-	case arrival < 0 && time.Since(r.Received) < b.Record:
+	case arrival < 0 && time.Since(r.Received) < b.Record: // Gitea's queue may be behind; the step is repeated
 		return nil, fmt.Errorf("gitea has no record of the push of %s yet", short(sha))
 	case arrival < 0:
 		o := refusal("head is uncertain", fmt.Sprintf(
@@ -131,7 +133,7 @@ func (b *Bridge) strangers(r *journal.Request, pushes []gitea.Pushed) (*journal.
 			continue
 		}
 		trusted := false
-		if p.By.ID > 0 {
+		if p.By.ID > 0 { // Gitea gives deleted accounts a negative id, and none a 0
 			var err error
 			if trusted, _, err = b.Gitea.MayWrite(repoOf(r), p.By, false); err != nil {
 				return nil, err
@@ -153,6 +155,7 @@ func (b *Bridge) lastFailed(r *journal.Request, cmd Command) (string, error) {
 		return "", err
 	}
 	passed := map[string]bool{}
+	// From the newest: of each recipe only its last run counts, so one that has passed since is not run again.
 	for _, old := range slices.Backward(requests) {
 		if old.State != journal.Reported || old.Comment >= r.Comment || passed[old.Recipe] {
 			continue

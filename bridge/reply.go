@@ -41,12 +41,13 @@ func plain(s string, limit int) string {
 		s = s[:limit] + "..."
 	}
 	if s == "" {
-		return "-"
+		return "-" // an empty code span would show its backticks
 	}
 	return s
 }
 
-// marker is the invisible last line by which the bot finds its own comment again.
+// marker is the invisible last line by which the bot finds its own comment again. Gitea drops HTML comments when it
+// shows the text, and keeps them in the source.
 func marker(name string) string { return "<!-- cc-ci:" + name + " -->" }
 
 // subject says which recipe at which commit.

@@ -31,6 +31,7 @@ func (b *Bridge) admit(j *job) error {
 	}
 	var older []journal.Key
 	for _, o := range others {
+		// Hooks may overtake each other: a !cancel that was written after this command may have been done before it.
 		if o.Comment > r.Comment && cancels(&o, r) {
 			return b.decide(j, stopped(r, &journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(o.Login, 64)}))
 		}
@@ -48,6 +49,8 @@ func (b *Bridge) admit(j *job) error {
 		}
 		older = append(older, o.Key)
 	}
+	// Charged only now: refused and identical commands cost no run. And before the older run is told to end: a command
+	// that finds the bucket empty must not leave the pull request without any.
 	if !b.pulls.take(lane{r.Repo, r.PR}, time.Now()) || !b.repos.take(r.Repo, time.Now()) {
 		return b.decide(j, notice("run limit", "too many runs at once; comment again in a few minutes"))
 	}
@@ -113,9 +116,12 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	// Once Drone was asked, a stop has to wait until the build's number is known: only then can it be cancelled.
 	if stop != nil && r.Asked.IsZero() {
 		return b.decide(j, stopped(r, stop))
 	}
+	// The reply comes before the build: people see that something happens while Drone is slow, and after a crash the
+	// reply is there to be found.
 	if r.ReplyID == 0 {
 		if err := b.say(j, queuedText(r)); err != nil && !safehttp.Definite(err) {
 			return err
@@ -222,12 +228,12 @@ func (b *Bridge) createFailed(j *job, err error) error {
 		return err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))
-	case code == http.StatusNotFound:
+	case code == http.StatusNotFound: // Drone's answer also to whoever may not see the repository
 		return b.decide(j, failed("repository unknown",
 			"the CI server does not know the CI repository or its branch, or the bridge may not build it; tell an administrator"))
 	case safehttp.Definite(err):
 		return b.decide(j, failed("build refused", fmt.Sprintf("the CI server refuses the build with status %d", code)))
-	case code == http.StatusInternalServerError:
+	case code == http.StatusInternalServerError: // of Drone itself; gateways say 502 to 504 and are waited for
 		if j.broken++; j.broken >= maxBroken {
 			return b.decide(j, failed("server error",
 				"the CI server answers 500; is the pipeline file missing in the CI repository?"))

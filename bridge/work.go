@@ -30,6 +30,8 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 		before := j.req.State
 		err := b.step(ctx, j)
 		if err == nil {
+			// Only progress makes the waits short again: a step that does half of its work and then fails is as
+			// patient as one that fails at once.
 			if j.req.State != before {
 				wait, j.fails = b.RetryFirst, 0
 			}
@@ -51,7 +53,8 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 	}
 }
 
-// step does what the request's state asks for.
+// step does what the request's state asks for. An outcome comes before any state: what is decided is only delivered,
+// also when the decision was made in the middle of a step and a crash came between.
 func (b *Bridge) step(ctx context.Context, j *job) error {
 	switch {
 	case j.req.Outcome != nil:
@@ -67,7 +70,8 @@ func (b *Bridge) step(ctx context.Context, j *job) error {
 	}
 }
 
-// giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline.
+// giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline: giving
+// them up earlier would leave a build behind that nobody watches.
 func (b *Bridge) giveUp(j *job) error {
 	switch o := j.req.Outcome; {
 	case o != nil && time.Since(o.At) > b.GiveUp:
@@ -83,6 +87,7 @@ func (b *Bridge) giveUp(j *job) error {
 
 // set stores a change of the request and makes it the job's once it is on disk.
 func (b *Bridge) set(j *job, change func(*journal.Request)) error {
+	// A write that fails may leave no trace in memory either: the step is repeated from what the disk has.
 	next := j.req
 	change(&next)
 	if err := b.Journal.Save(next); err != nil {
@@ -102,13 +107,14 @@ func (b *Bridge) decide(j *job, o journal.Outcome) error {
 	case o.Status == statusNone:
 		decision = "refused"
 	}
+	// The line first: after a crash in between it is written twice, the other way round it would be missing.
 	if err := b.audit.write(&j.req, decision, o.Rule); err != nil {
 		return err
 	}
 	if err := b.set(j, func(r *journal.Request) { r.Outcome = &o }); err != nil {
 		return err
 	}
-	j.fails = 0
+	j.fails = 0 // the tries of the delivery are counted anew
 	b.metrics.decisions.WithLabelValues(decision, o.Rule).Inc()
 	if o.Status != statusNone {
 		b.metrics.results.WithLabelValues(o.Status).Inc()

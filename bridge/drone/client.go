@@ -1,4 +1,7 @@
 // Package drone is the bridge's view of Drone: one repository's builds, and the webhook that hints at their end.
+//
+// The repository and the branch are fixed when the client is made. Both reach a shell on the runner (git fetch of the
+// branch, unquoted), so nothing that a comment or a pull request holds may choose them.
 package drone
 
 import (
@@ -53,6 +56,7 @@ type Build struct {
 
 // Done reports whether the build has ended.
 func (b Build) Done() bool {
+	// Named are the states that go on: a word of a later Drone must not be waited for until the deadline.
 	switch b.Status {
 	case sdk.StatusWaiting, sdk.StatusPending, sdk.StatusRunning, sdk.StatusBlocked, "":
 		return false
@@ -77,6 +81,7 @@ func (c *Client) Create(params map[string]string) (Build, error) {
 
 // Find returns the builds with the given TESTME_ID that were created since a time, oldest first.
 func (c *Client) Find(id string, since time.Time) ([]Build, error) {
+	// Drone cannot search by parameter. Builds are listed newest first, so the pages from before since need no look.
 	const perPage, pages = 100, 50
 	var found []Build
 	for page := 1; page <= pages; page++ {
@@ -153,6 +158,8 @@ func (c *Client) Check() (Access, error) {
 		Owner: c.owner, Name: c.name, Branch: c.branch, File: repo.Config}, nil
 }
 
+// build translates a build. A stage's error stands for the build's if that has none: there Drone puts what went wrong
+// before the first step.
 func build(b *sdk.Build) Build {
 	out := Build{Number: b.Number, Status: b.Status, Error: b.Error, Started: unix(b.Started), Finished: unix(b.Finished)}
 	for _, stage := range b.Stages {
@@ -168,6 +175,7 @@ func build(b *sdk.Build) Build {
 	return out
 }
 
+// failed reports whether a step ended the way people want to be told of.
 func failed(status string) bool {
 	return status == sdk.StatusFailing || status == sdk.StatusError || status == sdk.StatusKilled
 }

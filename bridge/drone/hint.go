@@ -29,6 +29,7 @@ func Verify(secret string, header http.Header, body []byte, now time.Time) error
 	if err != nil {
 		return fmt.Errorf("read Date: %w", err)
 	}
+	// Without this a captured hook is valid for ever.
 	if d := now.Sub(date); d > Skew || d < -Skew {
 		return fmt.Errorf("date is %s off", d.Round(time.Second))
 	}
@@ -37,6 +38,7 @@ func Verify(secret string, header http.Header, body []byte, now time.Time) error
 	if !hmac.Equal([]byte(want), []byte(header.Get("Digest"))) {
 		return errors.New("digest is not the body's")
 	}
+	// The library checks what the sender says was signed; whether that is enough is for us to say, below.
 	request := &http.Request{Header: header}
 	signature, err := httpsignatures.FromRequest(request)
 	if err != nil {

@@ -23,6 +23,7 @@ const NotConfirmed = "write permission not confirmed"
 // still be among the assignees, which some versions fill with readers too: that counts only together with signed,
 // the right that a signed hook stated moments ago. Everything else is no.
 func (c *Client) MayWrite(r Repo, u User, signed bool) (bool, string, error) {
+	// 403: the bot may not ask about others. 404: the account is gone, which is a plain no.
 	grade, err := c.grade(r, u)
 	closed := safehttp.Status(err) == http.StatusForbidden
 	if err != nil && !closed && safehttp.Status(err) != http.StatusNotFound {
@@ -38,6 +39,7 @@ func (c *Client) MayWrite(r Repo, u User, signed bool) (bool, string, error) {
 	if team != "" {
 		return true, "team " + team, nil
 	}
+	// Gitea has answered for the user and for the teams, so there is nothing left that could speak for the author.
 	if !closed {
 		return false, "no write permission", nil
 	}
@@ -60,6 +62,7 @@ func (c *Client) grade(r Repo, u User) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("permission of %s: %w", u.Login, err)
 	}
+	// The question was about a name: it may belong to another account by now.
 	if p == nil || p.User == nil || p.User.ID != u.ID {
 		return "", nil
 	}

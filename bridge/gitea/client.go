@@ -1,4 +1,8 @@
 // Package gitea is the bridge's view of Gitea: its signed hooks, and the few API calls that the bridge makes.
+//
+// Two kinds of knowledge come from here and are kept apart. An Event was signed: it says what was true at its instant,
+// such as the head commit and the sender's right. Everything else was asked for: it says what is true now. The
+// package only reports; what follows from it is decided in package bridge.
 package gitea
 
 import (
@@ -21,7 +25,7 @@ import (
 // pageSize is Gitea's default upper bound for one page of a list.
 const pageSize = 50
 
-// maxPages ends lists that never end.
+// maxPages ends lists that never end, as a server that ignores the page's number would give them.
 const maxPages = 200
 
 // Client calls one Gitea server with one token.
@@ -131,6 +135,7 @@ func (c *Client) Pull(r Repo, n int64) (Pull, error) {
 	if err != nil {
 		return Pull{}, fmt.Errorf("pull request %d: %w", n, err)
 	}
+	// Head and base may be missing: a fork or a branch can be deleted while its pull request stays.
 	p := Pull{Open: pr.State == sdk.StateOpen && !pr.HasMerged}
 	if pr.Head != nil {
 		p.Head = pr.Head.Sha

@@ -128,6 +128,7 @@ func (c *Client) Register(entry string, h Hook, rotate bool) ([]string, error) {
 	return done, nil
 }
 
+// register makes one place right.
 func (p place) register(h Hook, rotate bool) (string, error) {
 	old, drift, err := p.compare(h)
 	if err != nil {
@@ -143,6 +144,7 @@ func (p place) register(h Hook, rotate bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("create hook of %s: %w", p.name, err)
 	}
+	// From here on two hooks deliver each comment; the journal takes the second for the replay that it is.
 	for _, hook := range old {
 		if err := p.delete(hook.ID); err != nil {
 			return "", fmt.Errorf("delete hook %d of %s: %w", hook.ID, p.name, err)
@@ -160,6 +162,7 @@ func (p place) compare(h Hook) (ours []*sdk.Hook, drift []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hooks of %s: %w", p.name, err)
 	}
+	// Hooks with other addresses are others' business, even of another bridge for the same repository.
 	for _, hook := range all {
 		if hook.Config["url"] == h.URL {
 			ours = append(ours, hook)
@@ -172,7 +175,7 @@ func (p place) compare(h Hook) (ours []*sdk.Hook, drift []string, err error) {
 	default:
 		drift = append(drift, fmt.Sprintf("%d hooks", len(ours)))
 	}
-	hook := ours[len(ours)-1]
+	hook := ours[len(ours)-1] // several are wrong anyhow; the newest is the likeliest to be meant
 	if !hook.Active {
 		drift = append(drift, "hook is not active")
 	}

@@ -26,6 +26,7 @@ func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
 	if err != nil {
 		return nil, fmt.Errorf("comments of %s: %w", r.FullName(), err)
 	}
+	// The list holds the comments of issues too; only those of pull requests have an address of one.
 	var notes []Note
 	for _, comment := range all {
 		if n := note(comment); n.PR > 0 {
@@ -35,6 +36,7 @@ func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
 	return notes, nil
 }
 
+// note translates a comment; a deleted author leaves it without one.
 func note(c *sdk.Comment) Note {
 	n := Note{ID: c.ID, Body: c.Body, Imported: c.OriginalAuthor != "", Created: c.Created, Updated: c.Updated}
 	if c.Poster != nil {

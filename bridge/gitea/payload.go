@@ -58,6 +58,8 @@ type Event struct {
 	Note   Note   // for Comment
 }
 
+// payload is what the bridge reads of a body. Everything is a pointer or has a harmless zero: Gitea leaves out what a
+// deleted user or fork no longer has, and sends null where a conversion failed.
 type payload struct {
 	Action  string `json:"action"`
 	IsPull  bool   `json:"is_pull"`
@@ -92,11 +94,13 @@ type payload struct {
 	Sender *account `json:"sender"`
 }
 
+// account is a user as bodies hold it.
 type account struct {
 	ID    int64  `json:"id"`
 	Login string `json:"login"`
 }
 
+// branch is one end of a pull request.
 type branch struct {
 	SHA    string `json:"sha"`
 	RepoID int64  `json:"repo_id"`
@@ -113,12 +117,14 @@ func Decode(body []byte) (Event, error) {
 	if p.Repository == nil || p.Repository.ID <= 0 || p.Sender == nil || p.Sender.ID <= 0 {
 		return e, nil
 	}
+	// The full name, and not owner and name on their own: one field cannot contradict itself.
 	owner, name, ok := strings.Cut(p.Repository.FullName, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
 		return e, nil
 	}
 	e.Repo = Repo{ID: p.Repository.ID, Owner: owner, Name: name}
 	e.Sender = User(*p.Sender)
+	// In Gitea's hooks these are the rights of the sender, with teams and ownership counted.
 	e.Push = p.Repository.Permissions != nil && p.Repository.Permissions.Push
 	if p.Pull != nil {
 		e.PR, e.Open = p.Pull.Number, p.Pull.State == "open"
@@ -129,6 +135,7 @@ func Decode(body []byte) (Event, error) {
 			e.Base = p.Pull.Base.RepoID
 		}
 	}
+	// Reviews come as "reviewed" without a comment, comments on code not at all.
 	switch {
 	case p.Comment != nil && p.Issue != nil:
 		p.comment(&e)

@@ -17,6 +17,7 @@ func (c *Client) Skew() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("server version: %w", err)
 	}
+	// Every answer carries the server's time; half a second of rounding and the way there do not matter.
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		return 0, fmt.Errorf("server's date: %w", err)

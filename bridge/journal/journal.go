@@ -1,5 +1,13 @@
 // Package journal keeps the bridge's requests in one crash-safe file. Every write is on disk before its call
 // returns; writes that wait for the disk together share one fsync.
+//
+// A request is one JSON value under repository, pull request and comment, so the requests of a pull request lie side
+// by side and in the order of their comments. Beside it stand two things that outlive or precede its writes: that the
+// comment was seen, which is never forgotten, and the reason why its run is to stop, which others write while the
+// request belongs to its own goroutine.
+//
+// The store is go.etcd.io/bbolt: a file of pages in which a transaction becomes visible by one page's write, after a
+// crash whole or not at all. It locks the file, so a second bridge on the same journal does not start.
 package journal
 
 import (
@@ -90,6 +98,8 @@ func (j *Journal) commit() {
 		case <-j.closed:
 			return
 		}
+		// Nobody is waited for: a lone write goes to the disk at once, and under load the disk's own slowness fills the
+		// next batch.
 		for more := true; more && len(batch) < maxBatch; {
 			select {
 			case w := <-j.writes:
@@ -98,6 +108,7 @@ func (j *Journal) commit() {
 				more = false
 			}
 		}
+		// bbolt syncs the file before Update returns; only then is anybody told.
 		err := j.db.Update(func(tx *bbolt.Tx) error {
 			for _, w := range batch {
 				if err := w.apply(tx); err != nil {
@@ -130,6 +141,7 @@ func (j *Journal) Accept(r Request) (fresh bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("encode request %s: %w", r.Key, err)
 	}
+	// Looking and storing are one transaction: of many replays at once exactly one is fresh.
 	err = j.update(func(tx *bbolt.Tx) error {
 		seen := tx.Bucket([]byte(bucketSeen))
 		if seen.Get(pair(r.Key)) != nil {
@@ -233,6 +245,8 @@ func (j *Journal) Pull(repo, pr int64) ([]Request, error) {
 	return j.scan(append(number(repo), number(pr)...))
 }
 
+// scan reads the requests whose place begins with prefix. A value that cannot be read fails it: going on without a
+// request could start its build twice.
 func (j *Journal) scan(prefix []byte) ([]Request, error) {
 	var found []Request
 	err := j.db.View(func(tx *bbolt.Tx) error {
@@ -259,4 +273,5 @@ func place(r Request) []byte {
 
 func pair(k Key) []byte { return slices.Concat(number(k.Repo), number(k.Comment)) }
 
+// number sorts as it counts: big-endian, and ids are never negative.
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }

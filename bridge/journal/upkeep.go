@@ -59,7 +59,7 @@ func (j *Journal) Prune(before time.Time) (int, error) {
 	pruned := 0
 	err := j.update(func(tx *bbolt.Tx) error {
 		pruned = 0
-		var old [][]byte
+		var old [][]byte // deleted afterwards: a bucket must not change under its own iteration
 		requests := tx.Bucket([]byte(bucketRequests))
 		err := requests.ForEach(func(k, v []byte) error {
 			var r Request
@@ -103,6 +103,7 @@ func compact(path string) error {
 	if err != nil {
 		return err
 	}
+	// bbolt gives freed pages to later writes and never back to the disk, so a pruned journal keeps its largest size.
 	free := int64(db.Stats().FreePageN) * int64(db.Info().PageSize)
 	if free < info.Size()/2 {
 		return db.Close()
@@ -116,6 +117,7 @@ func compact(path string) error {
 }
 
 func copyTo(db *bbolt.DB, path string) error {
+	// What a crash left of an earlier try is worth nothing.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

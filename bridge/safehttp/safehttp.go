@@ -42,6 +42,7 @@ func Status(err error) int {
 
 // Definite reports whether err is the server's last word: asking again would be answered the same.
 func Definite(err error) bool {
+	// 5xx is left out: servers and the proxies before them answer so when they are restarted.
 	code := Status(err)
 	return code >= 300 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
 }
@@ -70,6 +71,7 @@ func New(origin *url.URL, authorization string, timeout time.Duration) *http.Cli
 	}
 }
 
+// transport is where every request of a client passes.
 type transport struct {
 	origin        *url.URL
 	authorization string
@@ -81,6 +83,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != t.origin.Scheme || req.URL.Host != t.origin.Host {
 		return nil, fmt.Errorf("request to %s refused: this client speaks to %s only", req.URL.Host, t.origin.Host)
 	}
+	// The header is set here, after the origin was checked, and on a copy: the caller's request never holds the token,
+	// so no error or log of it can.
 	req = req.Clone(req.Context())
 	req.Header.Set("Authorization", t.authorization)
 	req.Header.Set("User-Agent", "cc-ci-bridge")
@@ -88,6 +92,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Redirects too: http.Client only follows what it sees, and a moved server is for a person to configure.
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return nil, statusError(resp)
 	}
@@ -123,6 +128,7 @@ func oneLine(s string) string {
 	return s
 }
 
+// limited is an answer's body that fails instead of filling the memory.
 type limited struct {
 	body io.ReadCloser
 	left int64

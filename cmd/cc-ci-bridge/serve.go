@@ -51,6 +51,7 @@ func (serveCmd) Run(ctx context.Context, std stdio) (err error) {
 		return errConfig{err}
 	}
 	log.SetLevel(level)
+	// The journal first: while another bridge has it, nothing else is touched.
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -103,6 +104,7 @@ type server struct {
 // serve runs the bridge and its servers. When ctx or a server ends, hooks under way are answered first, then the
 // bridge stops between two steps; everything unfinished is in the journal.
 func serve(ctx context.Context, b *bridge.Bridge, servers []*server) error {
+	// The work outlives ctx by the hooks under way: what they accept must still find a bridge that takes it.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -149,6 +151,7 @@ func serve(ctx context.Context, b *bridge.Bridge, servers []*server) error {
 
 // hookServer bounds what a slow or greedy client can hold.
 func hookServer(handler http.Handler) *http.Server {
+	// Gitea itself gives up after five seconds, so nobody honest is cut off by these.
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -208,6 +211,7 @@ func (c *config) bridge() (bridge.Config, error) {
 	if err != nil {
 		return bridge.Config{}, errConfig{err}
 	}
+	// The administrator's token is not among this: the daemon never holds a client with it.
 	forge, err := gitea.New(giteaURL, c.GiteaToken, apiTimeout)
 	if err != nil {
 		return bridge.Config{}, err

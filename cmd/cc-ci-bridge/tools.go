@@ -34,6 +34,7 @@ func (r registerCmd) Run(std stdio) error {
 	if err != nil {
 		return err
 	}
+	// One place's trouble ends it: whoever runs it again after mending finds the finished ones unchanged.
 	hook := gitea.Hook{URL: cfg.HookURL, Secret: string(cfg.hookSecrets()[0])}
 	for _, entry := range cfg.Repos {
 		lines, err := admin.Register(entry, hook, r.Rotate)
@@ -94,6 +95,7 @@ func (r replayCmd) Run(ctx context.Context, std stdio) error {
 	if err != nil {
 		return err
 	}
+	// A saved body is a comment of long ago: the bridge takes it only while it is younger than MAX_AGE, and only once.
 	if r.URL == "" {
 		r.URL = cfg.HookURL
 	}
