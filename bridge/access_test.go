@@ -81,6 +81,21 @@ func TestNameChangedHands(t *testing.T) {
 	}
 }
 
+// TestGoneAuthor deletes the account between the hook and the decision: Gitea then answers 500 when it is asked for the
+// comment, which is not waited out.
+func TestGoneAuthor(t *testing.T) {
+	b := newBed(t, nil)
+	comment, body := b.gitea.Comment("wim", 1, "!testme")
+	b.gitea.Forget("wim")
+	b.send(body, 202)
+	b.reacted(comment, "confused")
+	b.idle()
+	b.built(0)
+	if !strings.Contains(b.audit.String(), `"rule":"author is gone"`) {
+		t.Errorf("audit: %s", b.audit)
+	}
+}
+
 // TestNoAnswerIsNo shows that nothing runs while rights cannot be confirmed, and that it runs when they can.
 func TestNoAnswerIsNo(t *testing.T) {
 	b := newBed(t, nil)

@@ -113,6 +113,8 @@ func (b *Bridge) standing(r *journal.Request) (string, error) {
 	switch {
 	case safehttp.Status(err) == http.StatusNotFound:
 		return "comment is gone", nil
+	case safehttp.Status(err) == http.StatusInternalServerError && b.gone(r.Login):
+		return "author is gone", nil // Gitea answers so for ever
 	case err != nil:
 		return "", err
 	case n.Author.ID != r.Author || n.Imported:
@@ -125,6 +127,12 @@ func (b *Bridge) standing(r *journal.Request) (string, error) {
 		return "comment was edited", nil
 	}
 	return "", nil
+}
+
+// gone reports whether Gitea says that there is no such account.
+func (b *Bridge) gone(login string) bool {
+	_, err := b.Gitea.Account(login)
+	return safehttp.Status(err) == http.StatusNotFound
 }
 
 // may asks Gitea now whether the author may start runs, by the configured rule.

@@ -161,6 +161,26 @@ func TestGivesUp(t *testing.T) {
 	b.say("wim", 1, "!testme", 202)
 	b.reply(1, "The servers did not answer for too long")
 	b.idle()
+	if got := b.gitea.Statuses(bridgetest.SHA("1")); len(got) == 0 || got[len(got)-1].State != "error" {
+		t.Errorf("statuses %v, want an error at last", got)
+	}
+}
+
+// TestGivesUpBeforeTheRun shows that a command which never became a run leaves no status.
+func TestGivesUpBeforeTheRun(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.GiveUp = 200 * time.Millisecond })
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		if strings.HasSuffix(r.URL.Path, "/permission") {
+			return bridgetest.Fault{Status: 502}
+		}
+		return bridgetest.Fault{}
+	})
+	b.reacted(b.say("wim", 1, "!testme", 202), "confused")
+	b.reply(1, "The servers did not answer for too long")
+	b.idle()
+	if got := b.gitea.Statuses(bridgetest.SHA("1")); len(got) != 0 {
+		t.Errorf("statuses %v of no run", got)
+	}
 }
 
 // TestDeadline ends a build that never ends.

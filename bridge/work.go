@@ -79,10 +79,14 @@ func (b *Bridge) giveUp(j *job) error {
 	case o != nil || j.req.State == journal.Triggered || time.Since(j.req.Received) < b.GiveUp:
 		return nil
 	}
-	return b.decide(j, journal.Outcome{
+	end := journal.Outcome{
 		Rule: "server unreachable", Status: statusError,
 		Text: "the servers did not answer for too long; comment again when they are back",
-	})
+	}
+	if j.req.State != journal.Triggering {
+		end.Status = statusNone // there is no run that a status could be about
+	}
+	return b.decide(j, end)
 }
 
 // set stores a change of the request and makes it the job's once it is on disk.

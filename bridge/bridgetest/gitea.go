@@ -181,6 +181,13 @@ func (g *Gitea) Rename(login, name string) {
 	delete(g.users, login)
 }
 
+// Forget deletes an account; what it wrote stays, and Gitea can no longer show it.
+func (g *Gitea) Forget(login string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.users, login)
+}
+
 // Join makes an account a member of the team that writes code.
 func (g *Gitea) Join(login string) {
 	g.mu.Lock()

@@ -193,7 +193,11 @@ func (g *Gitea) byID(w http.ResponseWriter, r *http.Request) *Comment {
 }
 
 func (g *Gitea) comment(w http.ResponseWriter, r *http.Request) {
-	if c := g.byID(w, r); c != nil {
+	switch c := g.byID(w, r); {
+	case c == nil: // it was answered
+	case g.users[c.User.Login] == nil:
+		reply(w, 500, nil)
+	default:
 		reply(w, 200, c)
 	}
 }
