@@ -14,7 +14,10 @@ let
       case $state in
       active) ;;
       inactive)
-        docker swarm init ${lib.escapeShellArgs cfg.initFlags} >/dev/null
+        docker swarm init ${lib.escapeShellArgs cfg.initFlags} >/dev/null || {
+          echo "no Swarm could be made, Docker's message is above; a host with several addresses names one: services.cc-ci.swarm.initFlags = [ \"--advertise-addr\" \"192.0.2.10\" ]" >&2
+          exit 1
+        }
         echo "made a Swarm of this node"
         ;;
       *)

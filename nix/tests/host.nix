@@ -11,6 +11,8 @@
     virtualisation.diskSize = 4096;
 
     services.cc-ci.swarm.enable = true;
+    # Test machines have two interfaces, and the first one's network is in the range that Swarm would use.
+    services.cc-ci.swarm.initFlags = [ "--advertise-addr" "127.0.0.1" "--default-addr-pool" "10.200.0.0/16" ];
     services.cc-ci.prune.enable = true;
     services.cc-ci.runner = {
       enable = true;
