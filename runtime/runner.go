@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -30,6 +31,8 @@ type Runner struct {
 	drainOnce sync.Once
 	stopping  chan struct{} // closed when running stages are cut, at stopped
 	stopped   time.Time
+
+	progress atomic.Int64 // when the main loop last came round
 
 	mu       sync.Mutex
 	capacity int
@@ -137,17 +140,41 @@ func (r *Runner) limits() Limits {
 	return r.bounds
 }
 
-// keepSlots keeps as many slots open as the capacity says, and returns when all have closed.
+// keepSlots keeps as many slots open as the capacity says, and returns when all have closed. It is the runner's main
+// loop: as long as it comes round, also while it only waits for the last stages, the runner works.
 func (r *Runner) keepSlots(polling, builds context.Context) {
 	var slots sync.WaitGroup
-	defer slots.Wait()
-	for polling.Err() == nil {
-		resized := r.openSlots(func() { slots.Go(func() { r.slot(polling, builds) }) })
+	closed := make(chan struct{})
+	var waited sync.WaitGroup
+	defer waited.Wait()
+	round := time.NewTicker(r.timing.round)
+	defer round.Stop()
+	over := polling.Done()
+	for {
+		var resized <-chan struct{}
+		if over != nil && polling.Err() == nil {
+			resized = r.openSlots(func() { slots.Go(func() { r.slot(polling, builds) }) })
+		}
+		r.progress.Store(time.Now().UnixNano())
 		select {
 		case <-resized:
-		case <-polling.Done():
+		case <-round.C:
+			r.limits() // a lock that nobody gives back holds up the loop, and so shows
+		case <-over:
+			over = nil
+			waited.Go(func() { slots.Wait(); close(closed) })
+		case <-closed:
+			return
 		}
 	}
+}
+
+// Progress is when the main loop last came round; zero before Run.
+func (r *Runner) Progress() time.Time {
+	if at := r.progress.Load(); at > 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // openSlots opens those that are missing and returns what tells that the capacity has changed.

@@ -229,6 +229,53 @@ func TestLimitWaitsForTeardown(t *testing.T) {
 	expect(t, g.settled(second.Stage), "success", "a success, teardown success")
 }
 
+// The main loop comes round while the runner works and while it drains; a lock that is not given back stops it, which is
+// what a watchdog has to see.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.runner.timing.round = time.Millisecond
+	if !g.runner.Progress().IsZero() {
+		t.Error("there is progress before the start")
+	}
+	g.start()
+	moves := func() bool {
+		before := g.runner.Progress()
+		for range 500 {
+			if time.Sleep(10 * time.Millisecond); g.runner.Progress().After(before) {
+				return true
+			}
+		}
+		return false
+	}
+	job := g.build(testStep{Name: "a", Sh: "until test -e gate; do sleep 0.01; done"})
+	g.running(job.Stage, 1)
+	if !moves() {
+		t.Error("no progress beside a build")
+	}
+	g.runner.Drain()
+	g.runner.SetCapacity(3)
+	if !moves() {
+		t.Error("no progress while draining")
+	}
+	g.runner.mu.Lock()
+	time.Sleep(50 * time.Millisecond) // one round may be under way
+	stuck := g.runner.Progress()
+	time.Sleep(50 * time.Millisecond)
+	if g.runner.Progress() != stuck {
+		t.Error("progress without the lock")
+	}
+	g.runner.mu.Unlock()
+	gate, err := filepath.Glob(filepath.Join(g.host.dir, "builds", "*", "src"))
+	if err != nil || len(gate) != 1 {
+		t.Fatal(gate, err)
+	}
+	if err := os.WriteFile(filepath.Join(gate[0], "gate"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.settled(job.Stage)
+}
+
 // A panic ends the stage it happens in, with a report and a teardown, and nothing else (2.3 #11).
 func TestPanic(t *testing.T) {
 	t.Parallel()

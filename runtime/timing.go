@@ -20,6 +20,7 @@ type timing struct {
 	stopHold   time.Duration // how long it waits for them once the runner is stopped
 	stopped    time.Duration // how old a call may be then that was begun before
 
+	round   time.Duration // between two rounds of the main loop
 	paused  time.Duration // between two looks at why polling is paused
 	claimed time.Duration // before asking again when another slot has what was offered
 
@@ -45,6 +46,7 @@ func defaultTiming() *timing {
 		hold:        time.Minute,
 		stopHold:    5 * time.Second,
 		stopped:     500 * time.Millisecond,
+		round:       5 * time.Second,
 		paused:      time.Second,
 		claimed:     100 * time.Millisecond,
 		retry:       2 * time.Second,

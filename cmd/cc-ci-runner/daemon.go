@@ -241,16 +241,16 @@ func (d *daemon) serve(ctx context.Context) error {
 
 	d.log.entry.Infof("cc-ci-runner %s (%s) for %s, capacity %d", version, goruntime.Version(), d.config.server(), d.config.Capacity)
 	var beside sync.WaitGroup
+	done := make(chan struct{})
 	beside.Go(func() { d.endpoint.serve(ctx) })
+	beside.Go(func() { d.tellSystemd(done) })
+	notifyReady(d.log.entry)
 	if err := d.recover(ctx); err != nil {
 		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
 	}
 	d.docker.ownerless(func() bool { return true }, d.log.entry)
-	done := make(chan struct{})
 	beside.Go(func() { d.obey(signals, done, stop) })
 	debug.FreeOSMemory() // what only the start needed is not kept through days of waiting
-	notifyReady(d.log.entry)
-	beside.Go(func() { watchdog(done, func() { d.runner.Status() }) })
 	err := d.runner.Run(ctx)
 	close(done)
 	stop()

@@ -45,8 +45,9 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// startDaemon starts a daemon that is configured by a file; vars are laid over what it needs.
-func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]string) *running {
+// startDaemon starts a daemon that is configured by a file; vars are laid over what it needs. environ is added to the
+// program's environment.
+func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]string, environ ...string) *running {
 	t.Helper()
 	s := &running{t: t, server: server, bind: freeAddress(t), root: t.TempDir(), state: t.TempDir(), done: make(chan struct{})}
 	all := map[string]string{
@@ -57,6 +58,7 @@ func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]strin
 		all[name] = value
 	}
 	s.cmd = program(t, "daemon", s.writeConfig(all))
+	s.cmd.Env = append(s.cmd.Env, environ...)
 	s.start()
 	return s
 }

@@ -106,16 +106,7 @@ func (d *daemon) ready(w http.ResponseWriter, _ *http.Request) {
 		Ready: true, Running: len(status.Running), Capacity: status.Capacity,
 		Undelivered: status.Undelivered, Containment: d.processes.Mode().String(),
 	}
-	switch poll := status.Poll; {
-	case status.Draining:
-		answer.Reason = "draining"
-	case poll.Paused != "":
-		answer.Reason = poll.Paused
-	case poll.Since.IsZero():
-		answer.Reason = "the server has not answered yet"
-	case !poll.OK && time.Since(poll.Since) > patience:
-		answer.Reason = "the server does not answer"
-	}
+	answer.Reason = d.unready(status, patience)
 	w.Header().Set("Content-Type", "application/json")
 	if answer.Reason != "" {
 		answer.Ready = false
@@ -123,6 +114,21 @@ func (d *daemon) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	// An error here means that the one who asked has gone.
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// unready is why no builds are taken; a server that has been away for less than patience is no reason yet.
+func (d *daemon) unready(status runtime.Status, patience time.Duration) string {
+	switch poll := status.Poll; {
+	case status.Draining:
+		return "draining"
+	case poll.Paused != "":
+		return poll.Paused
+	case poll.Since.IsZero():
+		return "the server has not answered yet"
+	case !poll.OK && time.Since(poll.Since) > patience:
+		return "the server does not answer"
+	}
+	return ""
 }
 
 // ended keeps the newest stages that ended, for the dashboard.

@@ -17,35 +17,59 @@ func notify(log *logrus.Entry, state string) {
 
 // notifyReady is sent when configuration, containment and state are good. It never waits for the server.
 func notifyReady(log *logrus.Entry) {
-	notify(log, systemd.SdNotifyReady+"\nSTATUS=waiting for builds")
+	notify(log, systemd.SdNotifyReady+"\nSTATUS=removing what an earlier run left, if anything")
 }
 
 // notifyDraining must not say STOPPING: `systemctl reload` would then wait for the whole drain.
-func notifyDraining(log *logrus.Entry) {
-	notify(log, "STATUS=draining: running builds end, then the runner does")
-}
+func notifyDraining(log *logrus.Entry) { notify(log, "STATUS=draining") }
 
 // notifyStopping asks for the time that the drain may take.
 func notifyStopping(log *logrus.Entry, need time.Duration) {
-	notify(log, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d\nSTATUS=stopping: running builds end", systemd.SdNotifyStopping, need.Microseconds()))
+	notify(log, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d\nSTATUS=draining", systemd.SdNotifyStopping, need.Microseconds()))
 }
 
-// watchdog feeds systemd's watchdog as long as alive returns: a runner whose locks are stuck is restarted.
-func watchdog(done <-chan struct{}, alive func()) {
-	interval, err := systemd.SdWatchdogEnabled(false)
-	if err != nil || interval == 0 {
-		return
+// statusInterval is how soon systemd's status line follows a change.
+const statusInterval = 5 * time.Second
+
+// tellSystemd keeps the status line up to date and feeds the watchdog, until done. The watchdog goes hungry when the main
+// loop does not come round any more; then systemd restarts the runner.
+func (d *daemon) tellSystemd(done <-chan struct{}) {
+	patience, err := systemd.SdWatchdogEnabled(false)
+	interval := statusInterval
+	if err == nil && patience > 0 {
+		interval = min(interval, patience/3)
 	}
-	ticker := time.NewTicker(interval / 3)
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
+	for said := ""; ; {
 		select {
 		case <-done:
 			return
 		case <-ticker.C:
-			alive()
-			// systemd notices a missing message by itself.
-			_, _ = systemd.SdNotify(false, systemd.SdNotifyWatchdog)
+		}
+		progress := d.runner.Progress()
+		if patience > 0 && (progress.IsZero() || time.Since(progress) < patience/2) { // before it begins, the host is swept
+			notify(d.log.entry, systemd.SdNotifyWatchdog)
+		}
+		if now := d.sentence(progress.IsZero()); now != said {
+			notify(d.log.entry, "STATUS="+now)
+			said = now
 		}
 	}
+}
+
+// sentence is the runner's state for `systemctl status`.
+func (d *daemon) sentence(starting bool) string {
+	status := d.runner.Status()
+	builds := fmt.Sprintf("%d of %d builds running", len(status.Running), status.Capacity)
+	if status.Undelivered > 0 {
+		builds += fmt.Sprintf(", %d ended without the server knowing it", status.Undelivered)
+	}
+	switch reason := d.unready(status, 0); {
+	case starting:
+		return "removing what an earlier run left"
+	case reason != "":
+		return reason + "; " + builds
+	}
+	return builds
 }

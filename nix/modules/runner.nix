@@ -170,7 +170,7 @@ in
         ExecStart = "${lib.getExe cfg.package} daemon";
         # A faulty new configuration fails the reload and leaves the running process alone.
         ExecReload = [ "${lib.getExe cfg.package} doctor --settings" "${lib.getExe' pkgs.coreutils "kill"} -s USR2 $MAINPID" ];
-        # Ready comes after what a crash left is torn down.
+        # Ready comes before what a crash left is torn down; a host that is busy may still take its time.
         TimeoutStartSec = 900;
         TimeoutStopSec = cfg.drainSeconds + teardownSeconds + 60;
         Restart = "always";
