@@ -102,7 +102,7 @@ func (h *Host) endEscaped(ctx context.Context, b *build) ([]leftover.Item, error
 	group := h.tree.folder.child(b.groupName())
 	escaped := func(visit func(proc)) error {
 		return h.marked(b.Name)(func(p proc) {
-			if !p.in(group) {
+			if !p.in(group) && p.same() { // not one that has just ended, and so is in no cgroup
 				visit(p)
 			}
 		})
