@@ -65,6 +65,7 @@ func (m *manager) count(text string) int {
 
 // The daemon is ready without its server, keeps the watchdog fed, says how it stands, and tells a drain from a stop.
 func TestSystemdIsTold(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, 6*time.Second)
 	server := runtimetest.NewServer(t, runtimetest.Poll(time.Second))
 	server.Down()
