@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,11 +67,13 @@ type daemon struct {
 	limits    liveLimits
 	runner    *runtime.Runner
 	endpoint  *endpoint
+
+	stageEnded chan struct{} // tells rest that a stage has
 }
 
 // newDaemon makes every part, in order. Nothing is taken from the server yet.
 func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, err error) {
-	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}}
+	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}, stageEnded: make(chan struct{}, 1)}
 	if err := process.Harden(); err != nil {
 		log.entry.WithError(err).Warn("the runner's memory is not hidden from processes of the same user")
 	}
@@ -250,7 +251,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	d.docker.ownerless(func() bool { return true }, d.log.entry)
 	beside.Go(func() { d.obey(signals, done, stop) })
-	debug.FreeOSMemory() // what only the start needed is not kept through days of waiting
+	beside.Go(func() { d.rest(ctx) })
 	err := d.runner.Run(ctx)
 	close(done)
 	stop()

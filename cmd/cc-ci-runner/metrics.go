@@ -98,6 +98,10 @@ func (d *daemon) hooks() runtime.Hooks {
 			m.stages.WithLabelValues(e.Status).Inc()
 			m.stageTime.Observe(e.Took.Seconds())
 			d.ended.add(e)
+			select {
+			case d.stageEnded <- struct{}{}:
+			default: // rest has yet to look at an earlier one
+			}
 			// The one that ends is still counted.
 			d.docker.ownerless(func() bool { return len(d.runner.Status().Running) <= 1 }, d.log.entry)
 		},

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+)
+
+// restAfter is how long nothing has to happen before memory is given back: builds in a row are not slowed down by it.
+const restAfter = 2 * time.Second
+
+// rest gives memory back whenever the runner has come to rest, after its start and after builds: it may wait for days.
+func (d *daemon) rest(ctx context.Context) {
+	quiet := time.NewTimer(restAfter)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.stageEnded:
+			quiet.Reset(restAfter)
+		case <-quiet.C:
+			if len(d.runner.Status().Running) > 0 {
+				continue // its end sets the timer again
+			}
+			debug.FreeOSMemory()
+			if err := dropProgramPages(); err != nil {
+				d.log.entry.WithError(err).Debug("the program's pages stay in memory")
+			}
+		}
+	}
+}
