@@ -283,7 +283,7 @@ func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, err
 
 // conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.
 func (b *build) conclude(err, leak error) {
-	b.rec.note(func(e *entry) {
+	b.rec.keep(func(e *entry) {
 		text := b.text(e, err)
 		e.skipPending()
 		status := e.result()

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// phase is how far a stage has come. Each phase is on disk before the side effect that it announces.
+// phase is how far a stage has come. Each phase is safe on disk before the side effect that it announces.
 type phase string
 
 const (
@@ -65,8 +66,8 @@ type stepEntry struct {
 	Reported bool `json:"reported,omitempty"`
 }
 
-// journal is the directory that remembers the stages in flight: one file a stage, replaced as a whole and fsynced at
-// each change. A lock keeps a second runner out.
+// journal is the directory that remembers the stages in flight: one file a stage, of which each line is the whole entry
+// and the last whole line counts. A lock keeps a second runner out.
 type journal struct {
 	dir  string
 	lock *os.File
@@ -129,13 +130,28 @@ func (j *journal) removeHalfWritten() error {
 	return nil
 }
 
-// save writes the entry so that after a crash either the old or the new one is there, whole.
-func (j *journal) save(e *entry) error {
-	data, err := encode(e)
-	if err != nil {
-		return err
+// replace makes the entry the only line of its file. After a crash either the old or the new file is there, whole.
+func (j *journal) replace(stage int64, line []byte) error {
+	path := j.path(stage)
+	err := writeFile(path+".tmp", os.O_CREATE|os.O_TRUNC, line, true)
+	if err == nil {
+		err = os.Rename(path+".tmp", path)
 	}
-	return j.write(e.Stage.ID, data)
+	if err == nil {
+		err = syncDir(j.stages())
+	}
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
+}
+
+// add appends a line. Unless it is synced, it outlives this process but may be lost with the whole machine.
+func (j *journal) add(stage int64, line []byte, synced bool) error {
+	if err := writeFile(j.path(stage), os.O_APPEND, line, synced); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
 }
 
 func encode(e *entry) ([]byte, error) {
@@ -143,18 +159,7 @@ func encode(e *entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the journal entry: %w", err)
 	}
-	return data, nil
-}
-
-func (j *journal) write(stage int64, data []byte) error {
-	path := j.path(stage)
-	if err := writeSynced(path+".tmp", data); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
-	}
-	return syncDir(j.stages())
+	return append(data, '\n'), nil
 }
 
 // remove forgets the stage: its spooled logs first, so that no file is ever left without an entry that names it.
@@ -162,10 +167,11 @@ func (j *journal) remove(stage int64) error {
 	if err := os.RemoveAll(j.spool(stage)); err != nil {
 		return fmt.Errorf("remove the spooled logs: %w", err)
 	}
+	// Not synced: an entry that comes back with the machine is found to have ended on the server.
 	if err := os.Remove(j.path(stage)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the journal entry: %w", err)
 	}
-	return syncDir(j.stages())
+	return nil
 }
 
 // damage is a journal file that could not be read and was set aside.
@@ -198,13 +204,27 @@ func (j *journal) load() ([]*entry, []damage, error) {
 	return entries, damaged, nil
 }
 
+// readEntry reads the last line that is whole: the one after it may be cut, where a crash met the writing of it.
 func readEntry(path string, id int64) (*entry, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
+	lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+	var e *entry
+	for i := len(lines) - 1; i >= 0; i-- {
+		var fault error
+		if e, fault = decode(lines[i], id); fault == nil {
+			return e, nil
+		}
+		err = errors.Join(err, fault)
+	}
+	return nil, err
+}
+
+func decode(line []byte, id int64) (*entry, error) {
 	e := new(entry)
-	if err := json.Unmarshal(data, e); err != nil {
+	if err := json.Unmarshal(line, e); err != nil {
 		return nil, fmt.Errorf("decode the journal entry: %w", err)
 	}
 	if e.Stage == nil || id == 0 || e.Stage.ID != id || e.Build == "" || e.Phase == "" {
@@ -218,13 +238,13 @@ func readEntry(path string, id int64) (*entry, error) {
 	return e, nil
 }
 
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+func writeFile(path string, flags int, data []byte, synced bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil {
+	if err == nil && synced {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
@@ -238,8 +258,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// record is a journal entry that is in use: every change of it is on disk before change returns. Who only reads it does
-// not wait for the disk, and changes that come while one is written are written together.
+// record is a journal entry that is in use: every change of it is in its file before the call returns, so that the end
+// of this process loses nothing. What must outlive the whole machine is synced. Who only reads the entry does not wait
+// for the disk, and changes that come while one is written are written together.
 type record struct {
 	journal *journal // nil keeps nothing on disk
 	log     *logrus.Entry
@@ -249,21 +270,41 @@ type record struct {
 	changes int
 
 	disk    sync.Mutex // taken before mu
-	written int        // how many of the changes are on disk
+	written int        // how many of the changes are in the file
+	synced  int        // and how many of them are safe
+	size    int        // of the file; 0: it is to be replaced
 }
 
-// change applies f to the entry and writes it. An error means that the change is made but not on disk.
-func (r *record) change(f func(*entry)) error {
+// maxJournalFile is the size at which a file is replaced by its last line.
+const maxJournalFile = 1 << 20
+
+// change applies f to the entry and syncs it. An error means that the change is made but not on disk.
+func (r *record) change(f func(*entry)) error { return r.put(f, true) }
+
+// note changes the entry without a sync: after a crash of the machine, an older state of it is enough.
+func (r *record) note(f func(*entry)) { r.complain(r.put(f, false)) }
+
+// keep is change for those who go on whether or not it is on disk.
+func (r *record) keep(f func(*entry)) { r.complain(r.put(f, true)) }
+
+// complain says what could not be written: the stage goes on, but a crash now would forget it.
+func (r *record) complain(err error) {
+	if err != nil {
+		r.log.WithError(err).Error("the journal cannot be written; a crash of the runner now would lose this stage")
+	}
+}
+
+func (r *record) put(f func(*entry), synced bool) error {
 	mine := r.apply(f)
 	if r.journal == nil {
 		return nil
 	}
 	r.disk.Lock()
 	defer r.disk.Unlock()
-	if r.written >= mine {
+	if r.synced >= mine || !synced && r.written >= mine {
 		return nil
 	}
-	return r.save()
+	return r.save(synced)
 }
 
 // apply makes the change and returns which one it is.
@@ -276,25 +317,30 @@ func (r *record) apply(f func(*entry)) int {
 }
 
 // save writes the entry as it is now. The caller holds disk.
-func (r *record) save() error {
+func (r *record) save(synced bool) error {
 	r.mu.Lock()
 	now, stage := r.changes, r.entry.Stage.ID
-	data, err := encode(r.entry)
+	line, err := encode(r.entry)
 	r.mu.Unlock()
-	if err == nil {
-		err = r.journal.write(stage, data)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		r.written = now
+	before := r.size
+	r.size = 0 // after an error, half a line may stand at the end of the file
+	if before == 0 || before+len(line) > maxJournalFile {
+		before, synced = 0, true
+		err = r.journal.replace(stage, line)
+	} else {
+		err = r.journal.add(stage, line, synced)
 	}
-	return err
-}
-
-// note changes the entry. What cannot be written is said: the stage goes on, but a crash now would forget it.
-func (r *record) note(f func(*entry)) {
-	if err := r.change(f); err != nil {
-		r.log.WithError(err).Error("the journal cannot be written; a crash of the runner now would lose this stage")
+	if err != nil {
+		return err
 	}
+	r.written, r.size = now, before+len(line)
+	if synced {
+		r.synced = now
+	}
+	return nil
 }
 
 // read calls f with the entry locked; f must not keep it.

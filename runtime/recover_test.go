@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,10 +124,7 @@ func TestDamagedJournal(t *testing.T) {
 			t.Parallel()
 			g, job := crashed(t)
 			path := filepath.Join(g.state, "stages", fmt.Sprint(job.Stage, ".json"))
-			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			data := lastLine(t, path)
 			if err := errors.Join(os.WriteFile(path, damage(data), 0o600), os.WriteFile(path+".tmp", data[:3], 0o600)); err != nil {
 				t.Fatal(err)
 			}
@@ -142,6 +140,49 @@ func TestDamagedJournal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A last line that was cut while it was written does not count; the one before it does, and the next is not written
+// behind the rest of it.
+func TestTornLine(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	path := filepath.Join(g.state, "stages", fmt.Sprint(job.Stage, ".json"))
+	last := lastLine(t, path)
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.Write(append(last[:len(last)/2:len(last)/2], 0, 0, 0))
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	g.recovered()
+	if e, err := readEntry(path, job.Stage); err == nil && e.Phase != phaseEnded {
+		t.Errorf("the entry stands at %s", e.Phase)
+	}
+	g.start()
+	if stage := g.settled(job.Stage); stage.Status != "error" || stage.Error != restartedText {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+	if strings.Contains(g.log.String(), "damaged") {
+		t.Errorf("the file was taken for damaged: %s", g.log)
+	}
+}
+
+// lastLine is the newest state of a journal file.
+func lastLine(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	return lines[len(lines)-1]
+}
+
+// journal writes an entry as the start of a stage does.
+func (g *rig) journal(e *entry) error {
+	return (&record{journal: g.runner.journal, entry: e}).change(func(*entry) {})
 }
 
 // Whether a stage was accepted when the process ended between the intent and the answer, only the server knows.
@@ -163,7 +204,7 @@ func TestRecoverIntent(t *testing.T) {
 			job := g.build(testStep{Name: "a", Sh: "true"})
 			offer := g.srv.Stage(job.Stage)
 			offer.Machine = "tester"
-			err := g.runner.journal.save(&entry{
+			err := g.journal(&entry{
 				Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
 			})
 			if err != nil {
@@ -191,7 +232,7 @@ func TestUnclearStageIsNotTaken(t *testing.T) {
 	job := g.build(testStep{Name: "a", Sh: "true"})
 	offer := g.srv.Stage(job.Stage)
 	offer.Machine = "tester"
-	err := g.runner.journal.save(&entry{
+	err := g.journal(&entry{
 		Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
 	})
 	if err != nil {

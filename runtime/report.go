@@ -104,7 +104,7 @@ func (r *reporter) beat(ctx context.Context) error {
 
 // cancelled keeps that the server has ended the build, and ends the stage here.
 func (r *reporter) cancelled() {
-	r.rec.note(func(e *entry) { e.Cancelled = true })
+	r.rec.keep(func(e *entry) { e.Cancelled = true })
 	if r.onCancel != nil {
 		r.onCancel()
 	}

@@ -2,11 +2,10 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,9 +188,12 @@ func TestJournalIsAhead(t *testing.T) {
 			t.Errorf("%s: the journal holds %v, %v", when, files, err)
 			return
 		}
-		var e entry
-		data, err := os.ReadFile(files[0])
-		if err = errors.Join(err, json.Unmarshal(data, &e)); err != nil {
+		id, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(files[0]), ".json"), 10, 64)
+		if err != nil {
+			t.Error(err)
+		}
+		e, err := readEntry(files[0], id)
+		if err != nil {
 			t.Errorf("%s: %v", when, err)
 			return
 		}

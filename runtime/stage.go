@@ -128,7 +128,7 @@ func (s *stage) details() error {
 	s.shown.Store(detail)
 	s.me = s.peers.join(detail.Repo.ID, detail.Stage.Name)
 	s.log = s.log.WithFields(logrus.Fields{"repo": detail.Repo.Slug, "build": detail.Build.Number})
-	return s.rec.change(func(e *entry) {
+	s.rec.note(func(e *entry) {
 		// Every report echoes the stage's fields: the server stores what it is sent.
 		now := *detail.Stage
 		now.Steps = nil
@@ -137,6 +137,7 @@ func (s *stage) details() error {
 		now.Started = time.Now().Unix()
 		e.Stage, e.Repo = &now, detail.Repo.Slug
 	})
+	return nil
 }
 
 // ended tells log and hooks how the stage ended.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,7 +148,11 @@ func TestRecordWritesChangesTogether(t *testing.T) {
 	for i := range 50 {
 		all.Go(func() {
 			name := strconv.Itoa(i)
-			err := rec.change(func(e *entry) { e.Steps = append(e.Steps, &stepEntry{Step: drone.Step{Name: name}}) })
+			change := rec.change
+			if i%3 == 0 {
+				change = func(f func(*entry)) error { rec.note(f); return nil }
+			}
+			err := change(func(e *entry) { e.Steps = append(e.Steps, &stepEntry{Step: drone.Step{Name: name}}) })
 			now, readErr := readEntry(j.path(7), 7)
 			if err != nil || readErr != nil || now.step(name) == nil {
 				t.Errorf("change %s is not on disk: %v %v", name, err, readErr)
@@ -155,6 +160,10 @@ func TestRecordWritesChangesTogether(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if rec.written != 50 || rec.synced < 1 {
+		t.Errorf("%d changes are in the file, %d are safe", rec.written, rec.synced)
+	}
+	checkGrowth(t, rec)
 	rec.disk.Lock() // as if a write took long
 	rec.read(func(e *entry) {
 		if len(e.Steps) != 50 {
@@ -162,4 +171,19 @@ func TestRecordWritesChangesTogether(t *testing.T) {
 		}
 	})
 	rec.disk.Unlock()
+}
+
+// checkGrowth writes more than a file may hold.
+func checkGrowth(t *testing.T, rec *record) {
+	t.Helper()
+	for range 2 * maxJournalFile / len(lastLine(t, rec.journal.path(7))) {
+		rec.note(func(e *entry) { e.Stage.Version++ })
+	}
+	info, err := os.Stat(rec.journal.path(7))
+	if err != nil || info.Size() > maxJournalFile || int(info.Size()) != rec.size {
+		t.Errorf("the file: %v %v, %d as the record has it", info, err, rec.size)
+	}
+	if e, err := readEntry(rec.journal.path(7), 7); err != nil || e.Stage.Version != rec.entry.Stage.Version {
+		t.Errorf("the last change is not in the file: %v %v", e, err)
+	}
 }

@@ -7,7 +7,11 @@ import (
 )
 
 // restAfter is how long nothing has to happen before memory is given back: builds in a row are not slowed down by it.
-const restAfter = 2 * time.Second
+// restAgain is between two times while nothing happens, because waiting alone takes some of it again.
+const (
+	restAfter = 2 * time.Second
+	restAgain = time.Minute
+)
 
 // rest gives memory back whenever the runner has come to rest, after its start and after builds: it may wait for days.
 func (d *daemon) rest(ctx context.Context) {
@@ -20,8 +24,9 @@ func (d *daemon) rest(ctx context.Context) {
 		case <-d.stageEnded:
 			quiet.Reset(restAfter)
 		case <-quiet.C:
+			quiet.Reset(restAgain)
 			if len(d.runner.Status().Running) > 0 {
-				continue // its end sets the timer again
+				continue
 			}
 			debug.FreeOSMemory()
 			if err := dropProgramPages(); err != nil {

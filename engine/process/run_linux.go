@@ -122,7 +122,7 @@ func (h *Host) orderFor(b *build, s *step, c Command) order {
 		User: b.user, NoNewPrivs: b.user != nil, Keep: b.Keep, Reaper: h.tree == nil,
 	}
 	for _, g := range s.v1 {
-		o.Join = append(o.Join, string(g.child("cgroup.procs")))
+		o.Join = append(o.Join, string(g.child("tasks")))
 	}
 	if h.report.PrivateMounts {
 		o.Mounts = &mountPlan{Root: b.Root, Tmp: b.Tmp, Shm: h.shmOf(b), Binds: b.Binds, ReadOnly: h.readOnly}

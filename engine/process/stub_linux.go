@@ -40,7 +40,8 @@ type order struct {
 	Dir  string
 	Env  []string
 
-	// Join are cgroup.procs files of version 1 cgroups.
+	// Join are the tasks files of version 1 cgroups. A thread that moves itself through one is there at once, where a
+	// whole process waits for 10 ms; only that thread is left when the command starts.
 	Join []string
 
 	Mounts     *mountPlan
@@ -134,8 +135,8 @@ func runStub() error {
 		return err
 	}
 	runtime.LockOSThread() // what follows is the thread's: namespace, capabilities, and at last execve
-	for _, procs := range o.Join {
-		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
+	for _, tasks := range o.Join {
+		if err := os.WriteFile(tasks, []byte("0"), 0); err != nil {
 			return fmt.Errorf("join cgroup: %w", err)
 		}
 	}

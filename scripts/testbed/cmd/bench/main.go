@@ -81,9 +81,9 @@ func (b *bench) print(figure, ours, theirs string) {
 }
 
 // idle shows the memory before the first build.
-func (b *bench) idle(context.Context) error {
-	size, err := b.memory()
-	b.print("resident memory, idle", size, "13 MB")
+func (b *bench) idle(ctx context.Context) error {
+	size, err := b.memory(ctx)
+	b.print("resident memory, 10 s after the start", size, "13 MB")
 	return err
 }
 
@@ -96,8 +96,8 @@ func (b *bench) short(ctx context.Context) error {
 	if err := b.repeat(ctx, repo, "without clone", [2]string{"187 ms", "218 ms"}); err != nil {
 		return err
 	}
-	size, err := b.memory()
-	b.print(fmt.Sprintf("resident memory after %d small builds", b.rounds+1), size, "20 MB (30 builds)")
+	size, err := b.memory(ctx)
+	b.print(fmt.Sprintf("resident memory, 10 s after %d small builds", b.rounds+1), size, "20 MB (30 builds)")
 	return err
 }
 
@@ -171,8 +171,8 @@ steps:
 		took := times[len(times)-1].Sub(times[0])
 		b.print("200,000 lines of 100 bytes, "+one.how, fmt.Sprintf("%.2f s, %.2f s CPU", took.Seconds(), (after-before).Seconds()), one.theirs)
 	}
-	size, err := b.memory()
-	b.print("resident memory after these logs", size, "60 to 78 MB")
+	size, err := b.memory(ctx)
+	b.print("resident memory, 10 s after these logs", size, "60 to 78 MB")
 	return err
 }
 

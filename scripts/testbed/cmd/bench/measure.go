@@ -109,8 +109,11 @@ func timesIn(log string) ([]time.Time, error) {
 	return times, nil
 }
 
-// memory is the runner's resident set, as the kernel counts it.
-func (b *bench) memory() (string, error) {
+// memory is the resident set of a runner that has come to rest, as the kernel counts it.
+func (b *bench) memory(ctx context.Context) (string, error) {
+	if err := sleep(ctx, 10*time.Second); err != nil {
+		return "", err
+	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.runner.PID()))
 	if err != nil {
 		return "", err
