@@ -25,7 +25,7 @@ const scale = 10
 // machines that are busy.
 func fast() *timing {
 	t := defaultTiming()
-	t.minute = 500 * time.Millisecond
+	t.minute = 5 * time.Second
 	for _, d := range []*time.Duration{
 		&t.backoff, &t.backoffMax, &t.beat, &t.beatShort, &t.beatLong, &t.stagger, &t.paused, &t.retry, &t.retryMax,
 	} {
