@@ -22,12 +22,13 @@ func TestWhoMay(t *testing.T) {
 		admin  bool
 		change func(*bridge.Config)
 		may    []string
+		others string
 	}{
-		{"write", true, nil, []string{"olga", "wim", "tina"}},
-		{"write, bot is no administrator", false, nil, []string{"olga", "wim", "tina"}},
-		{"collaborator", true, func(c *bridge.Config) { c.Access = bridge.AccessCollaborator }, []string{"wim", "rita"}},
-		{"list", true, list, []string{"stan", "tina"}},
-		{"unknown mode", true, func(c *bridge.Config) { c.Access = "everyone" }, nil},
+		{"write", true, nil, []string{"olga", "wim", "tina"}, "Only people who may write to this repository"},
+		{"write, bot is no administrator", false, nil, []string{"olga", "wim", "tina"}, "Only people who may write to this repository"},
+		{"collaborator", true, func(c *bridge.Config) { c.Access = bridge.AccessCollaborator }, []string{"wim", "rita"}, "Only collaborators of"},
+		{"list", true, list, []string{"stan", "tina"}, "Only people on the bridge's list"},
+		{"unknown mode", true, func(c *bridge.Config) { c.Access = "everyone" }, nil, "Only people who may write"},
 	}
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -47,7 +48,7 @@ func TestWhoMay(t *testing.T) {
 					continue
 				}
 				b.reacted(comment, "confused")
-				b.reply(pr, "Only people who may write to this repository")
+				b.reply(pr, mode.others)
 				b.built(before)
 			}
 		})

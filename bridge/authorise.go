@@ -55,7 +55,7 @@ func (b *Bridge) authorise(j *job) error {
 	}
 	cmd, _ := Parse(r.Text) // it was a command when it was journalled
 	if !may && cmd.Verb != Cancel {
-		return b.decide(j, mayNot(rule))
+		return b.decide(j, b.mayNot(rule))
 	}
 	if r.CatchUp && time.Since(r.Created) > b.MaxAge {
 		return b.decide(j, refusal("comment is too old", "this command was found too late to be run; comment again"))
@@ -81,11 +81,22 @@ func (b *Bridge) authorise(j *job) error {
 }
 
 // mayNot is the answer to authors without the right, or whose right Gitea does not tell the bot.
-func mayNot(rule string) journal.Outcome {
+func (b *Bridge) mayNot(rule string) journal.Outcome {
 	if rule == gitea.NotConfirmed {
 		return notice(rule, "your right to start tests could not be confirmed; comment again, or ask somebody who may write to this repository")
 	}
-	return notice(rule, "only people who may write to this repository can start its tests")
+	return notice(rule, "only "+b.people()+" can start its tests")
+}
+
+// people are those who may, in words for those who may not.
+func (b *Bridge) people() string {
+	switch b.Access {
+	case AccessCollaborator:
+		return "collaborators of this repository"
+	case AccessList:
+		return "people on the bridge's list for this repository"
+	}
+	return "people who may write to this repository"
 }
 
 // orRefuse returns err if there is one and decides otherwise.
@@ -208,5 +219,5 @@ func (b *Bridge) cancel(j *job, may bool) error {
 	case may:
 		return b.decide(j, refusal(rule, "no run of this pull request is waiting or running"))
 	}
-	return b.decide(j, notice("no right to cancel", "only people who may write to this repository can cancel its tests"))
+	return b.decide(j, notice("no right to cancel", "only "+b.people()+" can cancel its tests"))
 }

@@ -103,6 +103,40 @@ func (b *bridge) goneAuthor(name string) {
 	}
 }
 
+// TestOtherModes asks the two modes beside "write". In both a right to write counts for nothing.
+func TestOtherModes(t *testing.T) {
+	modes := []struct {
+		name        string
+		env         map[string]string
+		may, mayNot []*testbed.User
+		refusal     string
+	}{
+		{"mode-collaborator", map[string]string{"ACCESS": "collaborator"}, []*testbed.User{the.wim, the.rita},
+			[]*testbed.User{the.maint, the.tina, the.odo, the.stan}, "Only collaborators of this repository"},
+		{"mode-list", map[string]string{"ACCESS": "list", "USERS": "Stan", "TEAMS": "recipes/coders"}, []*testbed.User{the.stan, the.tina},
+			[]*testbed.User{the.maint, the.wim, the.rita, the.odo}, "Only people on the bridge's list"},
+	}
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBridge(t, testbed.RepoSpec{Owner: "recipes", Name: mode.name}, mode.env)
+			for _, user := range mode.may {
+				pr := b.ownPull("by-" + user.Name)
+				b.comment(user, pr, "!testme")
+				b.reply(pr, "running")
+			}
+			for _, user := range mode.mayNot {
+				pr := b.ownPull("by-" + user.Name)
+				b.comment(user, pr, "!testme")
+				b.reply(pr, mode.refusal)
+				if n := len(b.builds(pr)); n != 0 {
+					t.Errorf("%s: %d builds, want none", user.Name, n)
+				}
+			}
+		})
+	}
+}
+
 // ownPull opens a pull request from a branch of the repository itself.
 func (b *bridge) ownPull(branch string) int64 {
 	b.Helper()
