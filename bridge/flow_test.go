@@ -60,6 +60,23 @@ func TestDroneRefuses(t *testing.T) {
 	}
 }
 
+// TestForgeIsAwayForDrone answers 404 as Drone does when it cannot reach the forge: that passes, and a build was not made.
+func TestForgeIsAwayForDrone(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.Settle = time.Hour })
+	left := 3
+	b.drone.Script(func(r *http.Request) bridgetest.Fault {
+		if r.Method == "POST" && left > 0 {
+			left--
+			return bridgetest.Fault{Status: 404, Message: `Get "http://forge/api/v1": dial tcp: connect: connection refused`}
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+}
+
 // TestServersComeBack shows that gateways' errors and broken connections are waited out.
 func TestServersComeBack(t *testing.T) {
 	b := newBed(t, nil)

@@ -224,7 +224,7 @@ func (b *Bridge) endTwins(j *job) {
 // never reached.
 func (b *Bridge) createFailed(j *job, err error) error {
 	switch code := safehttp.Status(err); {
-	case safehttp.Unsent(err):
+	case safehttp.Unsent(err) || (safehttp.Definite(err) && drone.Passing(err)):
 		return err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))

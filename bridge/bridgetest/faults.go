@@ -12,9 +12,10 @@ import (
 
 // Fault is what happens to one request.
 type Fault struct {
-	Status int  // answer with this status instead of handling the request
-	Drop   bool // break the connection instead of answering
-	After  bool // handle the request first
+	Status  int    // answer with this status instead of handling the request
+	Message string // what the answer says
+	Drop    bool   // break the connection instead of answering
+	After   bool   // handle the request first
 }
 
 // Faults decides about requests, in the order in which they come.
@@ -60,7 +61,7 @@ func (f *Faults) wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
 		if fault.Status != 0 {
-			w.WriteHeader(fault.Status)
+			reply(w, fault.Status, map[string]string{"message": fault.Message})
 			return
 		}
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {

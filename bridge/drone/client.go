@@ -44,6 +44,16 @@ func New(server *url.URL, token string, repo, branch string) *Client {
 	return &Client{api: sdk.NewClient(base, client), http: client, base: base, owner: owner, name: name, branch: branch}
 }
 
+// Passing reports whether Create failed for a reason that may pass. Drone answers 404 also when it could not ask the forge
+// for the branch; what is missing for good it calls "Not Found", or names its own database.
+func Passing(err error) bool {
+	var status *safehttp.StatusError
+	if !errors.As(err, &status) || status.Code != http.StatusNotFound {
+		return !safehttp.Definite(err)
+	}
+	return status.Message != "" && status.Message != "Not Found" && !strings.HasPrefix(status.Message, "sql: ")
+}
+
 // Build is what the bridge needs to know of a build.
 type Build struct {
 	Number   int64

@@ -58,6 +58,27 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// TestPassing tells what Drone will say again from what may pass.
+func TestPassing(t *testing.T) {
+	cases := map[string]bool{"404 Not Found": false, "404 sql: no rows in result set": false, "404 ": false, "401 Unauthorized": false,
+		"404 dial tcp: connection refused": true, "404 token is expired": true, "502 ": true, "500 database is locked": true}
+	for answer, want := range cases {
+		server, c := client(t)
+		server.Script(func(*http.Request) (f bridgetest.Fault) {
+			code, message, _ := strings.Cut(answer, " ")
+			f.Message = message
+			_, err := fmt.Sscan(code, &f.Status)
+			if err != nil {
+				t.Error(err)
+			}
+			return f
+		})
+		if _, err := c.Create(nil); err == nil || drone.Passing(err) != want {
+			t.Errorf("%s: %v passes: %v, want %v", answer, err, drone.Passing(err), want)
+		}
+	}
+}
+
 func TestDone(t *testing.T) {
 	for status, want := range map[string]bool{"": false, "pending": false, "running": false, "blocked": false, "waiting_on_dependencies": false,
 		"success": true, "failure": true, "killed": true, "error": true, "declined": true, "skipped": true, "a later word": true} {
