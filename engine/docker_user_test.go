@@ -102,13 +102,14 @@ func TestAppsOfAbra(t *testing.T) {
 		abra app undeploy shop.example.org -n
 		abra app volume remove shop.example.org -f -n
 		abra app secret remove shop.example.org --all -n`
+	// A name becomes a part of a path, and docker takes a comma in that of a compose file for two files.
 	for name, c := range map[string]struct {
 		way, script string
 		left        []string
 	}{
-		"by DOCKER_HOST, and removed":     {"", deploy + undeploy, nil},
-		"by the host's path, and removed": {"1", deploy + undeploy, nil},
-		"by the host's path, and left": {"1", deploy, []string{"service shop_example_org_app", "service shop_example_org_db",
+		"removed by DOCKER_HOST": {"", deploy + undeploy, nil},
+		"removed by the path":    {"1", deploy + undeploy, nil},
+		"left by the path": {"1", deploy, []string{"service shop_example_org_app", "service shop_example_org_db",
 			"network shop_example_org_internal", "secret shop_example_org_pw_v1", "config shop_example_org_conf_v1", "volume shop_example_org_data"}},
 	} {
 		t.Run(name, func(t *testing.T) {
