@@ -48,6 +48,9 @@ type entry struct {
 	// Over says that the server has the final report of the stage.
 	Over bool `json:"over,omitempty"`
 
+	// Unsure says that the registration of the steps may still be under way on the server: who sent it was killed.
+	Unsure bool `json:"unsure,omitempty"`
+
 	// Since is when the stage was offered, in seconds.
 	Since int64 `json:"since"`
 

@@ -135,6 +135,7 @@ func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report)
 
 // restarted ends the stage in the entry: what ran has an error, what did not is skipped.
 func restarted(e *entry, leak error) {
+	e.Unsure = e.Phase == phaseAccepted || e.Phase == phaseLost
 	for i, s := range e.Steps {
 		teardown := i == len(e.Steps)-1
 		switch {

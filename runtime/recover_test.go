@@ -185,6 +185,30 @@ func (g *rig) journal(e *entry) error {
 	return (&record{journal: g.runner.journal, entry: e}).change(func(*entry) {})
 }
 
+// A process that was killed may leave a registration behind that the server still works on. If that meets the report of
+// the stage's end, the server forgets to end the build; it is told again.
+func TestBuildEndsBesideALateRegistration(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	g.srv.Bump(job.Stage, func(s *drone.Stage) { s.Machine = "tester" })
+	stage := g.srv.Stage(job.Stage)
+	err := g.journal(&entry{Phase: phaseAccepted, Build: engine.BuildName(g.srv.URL, stage.ID), Stage: &stage, Since: time.Now().Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.srv.LoseBuildEnd()
+	if err := g.runner.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if build := g.srv.Build(job.Build); build.Status != "error" || build.Stages[0].Status != "error" {
+		t.Errorf("the build is %s, its stage %s", build.Status, build.Stages[0].Status)
+	}
+	if n := len(g.journalled()); n > 0 {
+		t.Errorf("%d entries are left", n)
+	}
+}
+
 // Whether a stage was accepted when the process ended between the intent and the answer, only the server knows.
 func TestRecoverIntent(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/drone/drone-go/drone"
 	"github.com/sirupsen/logrus"
@@ -263,6 +264,35 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 	return false, nil
 }
 
+// endBuild sends the end of the stage once more where the build has not ended with its last stage. The server leaves a
+// build running, without a word, if another report changes it at the moment that would end it; the registration of a
+// process that was killed can be such a report.
+func (r *reporter) endBuild(ctx context.Context) error {
+	var stage drone.Stage
+	var unsure bool
+	r.rec.read(func(e *entry) { stage, unsure = *e.Stage, e.Unsure })
+	pause := r.timing.pauses()
+	for unsure {
+		now, err := r.server.Detail(ctx, &stage)
+		switch {
+		case errors.Is(err, client.ErrGone):
+			return nil
+		case err != nil:
+			return fmt.Errorf("find out whether the build has ended: %w", err)
+		case final(now.Build.Status) || slices.ContainsFunc(now.Build.Stages, func(s *drone.Stage) bool { return !final(s.Status) }):
+			return nil
+		}
+		r.rec.note(func(e *entry) { e.Stage.Version = now.Stage.Version })
+		if err := r.finish(ctx); err != nil {
+			return err
+		}
+		if !pause.wait(ctx) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // deliver says all that the server does not know yet of a stage that has ended here: the rest of the logs, the ends of
 // the steps, the end of the stage. It returns nil when nothing is left to say. No log of the stage may be open.
 func (r *reporter) deliver(ctx context.Context) error {
@@ -297,7 +327,11 @@ func (r *reporter) deliver(ctx context.Context) error {
 	}
 	done()
 	if !over {
-		if fault := r.finish(ctx); fault != nil {
+		fault := r.finish(ctx)
+		if fault == nil {
+			fault = r.endBuild(ctx)
+		}
+		if fault != nil {
 			return errors.Join(err, fault)
 		}
 		r.rec.note(func(e *entry) { e.Over = true })

@@ -86,8 +86,20 @@ func (s *Server) afterAll(b *build, sent *drone.Stage) error {
 			}
 		}
 	}
+	if s.state.loseEnd {
+		s.state.loseEnd, b.Status = false, drone.StatusRunning
+		return nil
+	}
 	b.Status, b.Finished, b.Version = status, time.Now().Unix(), b.Version+1
 	return nil
+}
+
+// LoseBuildEnd makes the next report that would end a build end its stage only, with an answer as always. That is what
+// the real server does when another report changes the build at the same moment.
+func (s *Server) LoseBuildEnd() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.loseEnd = true
 }
 
 // downstream skips or offers the stages whose dependencies have ended.

@@ -52,6 +52,7 @@ type state struct {
 	history map[int64]*Log
 	workers []*worker
 	watches map[chan struct{}]int64
+	loseEnd bool // see LoseBuildEnd
 }
 
 // build is a build and what belongs to it but to no table of its own.
