@@ -12,7 +12,7 @@ const freeHostFields = `ContainerIDFile PortBindings RestartPolicy AutoRemove Co
 	Memory NanoCpus NanoCPUs BlkioWeight BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps
 	BlkioDeviceWriteIOps CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems KernelMemory
 	KernelMemoryTCP MemoryReservation MemorySwap MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent
-	IOMaximumIOps IOMaximumBandwidth Init`
+	IOMaximumIOps IOMaximumBandwidth Init Umask`
 
 // judgedHostFields are those that are looked at one by one.
 const judgedHostFields = `Binds LogConfig NetworkMode VolumeDriver VolumesFrom CapAdd CgroupnsMode IpcMode Cgroup Links
