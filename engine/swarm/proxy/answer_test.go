@@ -117,15 +117,23 @@ func TestLedgerComesFirst(t *testing.T) {
 	}
 }
 
-// TestHold removes a network on which a task of a removed service still sits.
+// TestHold removes and prunes a network on which a task of a removed service still sits.
 func TestHold(t *testing.T) {
+	held(t, "DELETE", "/networks/mine")
+	held(t, "POST", "/networks/prune")
+}
+
+// held wants a call to wait for the task.
+func held(t *testing.T, method, path string) {
+	t.Helper()
 	f := start(t, proxy.Own)
+	f.daemon.answers["GET /networks"] = []any{map[string]any{"Id": "id-mine"}}
 	f.daemon.objects["/tasks"] = []any{map[string]any{"ID": "t", "ServiceID": "gone", "NodeID": "n1",
 		"NetworksAttachments": []any{map[string]any{"Network": map[string]any{"ID": "id-mine"}}}}}
 	f.daemon.objects["/nodes"] = []any{map[string]any{"ID": "n1", "Status": map[string]any{"State": "ready"}}}
 	done := make(chan int, 1)
 	go func() {
-		status, _ := f.call("DELETE", "/networks/mine", "")
+		status, _ := f.call(method, path, "")
 		done <- status
 	}()
 	select {
