@@ -101,7 +101,8 @@ func TestAppsOfAbra(t *testing.T) {
 	const undeploy = `
 		abra app undeploy shop.example.org -n
 		abra app volume remove shop.example.org -f -n
-		abra app secret remove shop.example.org --all -n`
+		abra app secret remove shop.example.org --all -n
+		while [ -n "$(docker ps -aq)" ]; do sleep 0.2; done`
 	// A name becomes a part of a path, and docker takes a comma in that of a compose file for two files.
 	for name, c := range map[string]struct {
 		way, script string

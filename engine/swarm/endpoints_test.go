@@ -5,12 +5,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"log"
 	"math/big"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +48,7 @@ func TestEndpoints(t *testing.T) {
 	t.Run("no certificates", func(t *testing.T) {
 		isUnchecked(t, d, swarm.Config{Nodes: []string{"tcp://" + addr}}, "HTTP request to an HTTPS server")
 	})
-	endpoint, config := serveSSH(t, d)
+	endpoint, config := serveSSH(t, d.Host)
 	t.Run("ssh", func(t *testing.T) {
 		reaches(t, d, swarm.Config{Endpoint: endpoint})
 		reaches(t, d, swarm.Config{Nodes: []string{endpoint}})
@@ -54,6 +57,47 @@ func TestEndpoints(t *testing.T) {
 		check(t, os.WriteFile(filepath.Join(filepath.Dir(config), "known"), nil, 0o600))
 		isUnchecked(t, d, swarm.Config{Nodes: []string{endpoint}}, "Host key verification failed")
 	})
+}
+
+// TestEndpointsWithoutDocker asks a stand-in for a daemon how it is, by ssh and by TLS.
+func TestEndpointsWithoutDocker(t *testing.T) {
+	t.Run("ssh", func(t *testing.T) {
+		if _, err := os.Stat("/usr/sbin/sshd"); err != nil || os.Geteuid() != 0 {
+			t.Skip("needs root and Debian's openssh-server: ", err)
+		}
+		endpoint, config := serveSSH(t, with("", 0).serve(t))
+		wantProblem(t, endpoint, "", "")
+		check(t, os.WriteFile(filepath.Join(filepath.Dir(config), "known"), nil, 0o600))
+		wantProblem(t, endpoint, "unreachable", "Host key verification failed")
+	})
+	t.Run("TLS", func(t *testing.T) {
+		certs, others := t.TempDir(), t.TempDir()
+		certificates(t, certs)
+		certificates(t, others)
+		pair, err := tls.LoadX509KeyPair(certs+"/cert.pem", certs+"/key.pem")
+		check(t, err)
+		ca, err := os.ReadFile(certs + "/ca.pem")
+		check(t, err)
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(ca)
+		server := httptest.NewUnstartedServer(with("", 0))
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+		server.Config.ErrorLog = log.New(t.Output(), "", 0)
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		for dir, fit := range map[string]bool{certs: true, others: false, "": false} {
+			endpoint := "tcp://" + server.Listener.Addr().String()
+			s, err := swarm.Open(t.Context(), swarm.Config{Mode: swarm.ModeProxy, Endpoint: endpoint, CertDir: dir})
+			check(t, err)
+			if err := s.Health(t.Context()); (err == nil) != fit {
+				t.Errorf("with the certificates of %q: %v, want it fit: %v", dir, err, fit)
+			}
+			check(t, s.Close())
+		}
+	})
+	if _, err := swarm.Open(t.Context(), swarm.Config{Mode: swarm.ModeProxy, Endpoint: "ssh://-oProxyCommand=x"}); err == nil {
+		t.Error("an option in place of a host was taken")
+	}
 }
 
 // reaches uses a build's socket, with its streams, and tears down; nothing may be left, and no node unverified.
@@ -123,7 +167,7 @@ func freeAddress(t *testing.T) string {
 
 // serveSSH answers on loopback with Debian's sshd, one process a connection, with keys of the test's own. The commands
 // on the other end speak to the daemon. The client's settings come from the returned file.
-func serveSSH(t *testing.T, d *swarmtest.Daemon) (endpoint, config string) {
+func serveSSH(t *testing.T, docker string) (endpoint, config string) {
 	t.Helper()
 	check(t, swarmtest.Install(t.Context(), "sshd", "openssh-server"))
 	dir := t.TempDir()
@@ -144,8 +188,8 @@ func serveSSH(t *testing.T, d *swarmtest.Daemon) (endpoint, config string) {
 		"known": fmt.Sprintf("[127.0.0.1]:%d %s", port, key),
 		"config": fmt.Sprintf("IdentityFile %[1]s/client\nIdentitiesOnly yes\nUserKnownHostsFile %[1]s/known\nGlobalKnownHostsFile none\n"+
 			"StrictHostKeyChecking yes\n", dir),
-		"sshd": fmt.Sprintf("HostKey %[1]s/host\nAuthorizedKeysFile %[1]s/client.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"+
-			"PasswordAuthentication no\nSetEnv DOCKER_HOST=%[2]s PATH=%[3]s\n", dir, d.Host, os.Getenv("PATH")),
+		"sshd_config": fmt.Sprintf("HostKey %[1]s/host\nAuthorizedKeysFile %[1]s/client.pub\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"+
+			"PasswordAuthentication no\nSetEnv DOCKER_HOST=%[2]s PATH=%[3]s\n", dir, docker, os.Getenv("PATH")),
 		"ssh": fmt.Sprintf("#!/bin/sh\nexec %s -F %s/config \"$@\"\n", client, dir),
 	} {
 		check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700))
@@ -158,7 +202,7 @@ func serveSSH(t *testing.T, d *swarmtest.Daemon) (endpoint, config string) {
 			if err != nil {
 				return // the test is over
 			}
-			sessions.Go(func() { session(t, conn.(*net.TCPConn), filepath.Join(dir, "sshd")) })
+			sessions.Go(func() { session(t, conn.(*net.TCPConn), filepath.Join(dir, "sshd_config")) })
 		}
 	})
 	t.Cleanup(func() {
@@ -179,8 +223,9 @@ func session(t *testing.T, conn *net.TCPConn, config string) {
 	if err != nil {
 		sshd = "/usr/sbin/sshd"
 	}
-	cmd := exec.Command(sshd, "-i", "-f", config)
+	cmd := exec.Command(sshd, "-i", "-e", "-f", config)
 	cmd.Stdin, cmd.Stdout = file, file
+	cmd.Stderr = t.Output()
 	_ = cmd.Run() // a client that goes away is an error to it
 	for _, c := range []interface{ Close() error }{file, conn} {
 		if err := c.Close(); err != nil {
