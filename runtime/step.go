@@ -52,7 +52,8 @@ func (s *stage) openLog(name string) (*logs.Log, error) {
 	return logs.Open(s.reporting, cfg)
 }
 
-// await gives the server a moment to learn that the step runs, unless it is known to be away.
+// await gives the server a moment to learn that the step runs, unless it is known to be away. It ends with the build's
+// life: a stop or a cancel is not kept waiting.
 func (s *stage) await(announced <-chan struct{}) {
 	if s.pulse.stuck(time.Now()) {
 		return
@@ -62,6 +63,7 @@ func (s *stage) await(announced <-chan struct{}) {
 	select {
 	case <-announced:
 	case <-timer.C:
+	case <-s.life.Done():
 	case <-s.reporting.Done():
 	}
 }

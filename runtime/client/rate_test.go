@@ -44,7 +44,7 @@ func TestEdge06RatesAndStop(t *testing.T) {
 	defer stop()
 	var stopped time.Time // written before the context ends, read after
 	launch := func(call runtimetest.Call, fault runtimetest.Fault, f *flight, do func()) {
-		p := &probe{name: string(call) + " " + fault.Name, f: f}
+		p := &probe{name: string(call) + "/" + fault.Name, f: f}
 		probes = append(probes, p)
 		cfg := config(f.srv, &output{})
 		cfg.Timing = Timing{}
@@ -88,12 +88,14 @@ func TestEdge06RatesAndStop(t *testing.T) {
 		}
 		rate := float64(n) / stopped.Sub(begin).Seconds()
 		fastest, slowest = max(fastest, rate), max(slowest, p.took)
-		if rate >= 2 {
-			t.Errorf("%s: %.1f requests a second", p.name, rate)
-		}
-		if p.took > time.Second {
-			t.Errorf("%s: returned %s after the context's end", p.name, p.took)
-		}
+		t.Run(p.name, func(t *testing.T) {
+			if rate >= 2 {
+				t.Errorf("%.1f requests a second", rate)
+			}
+			if p.took > time.Second {
+				t.Errorf("returned %s after the context's end", p.took)
+			}
+		})
 	}
 	t.Logf("%d callers: at most %.2f requests a second, stopped within %s", len(probes), fastest, slowest)
 }
