@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -158,6 +159,20 @@ func TestPruneAndCompact(t *testing.T) {
 	}
 	if live, err := j.Live(); len(live) != 1 || err != nil {
 		t.Errorf("live requests %v (%v), want the unfinished one", live, err)
+	}
+}
+
+// TestSecondBridge opens a journal that another has: it waits for a moment, as after a restart, and says who has it.
+func TestSecondBridge(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "journal")
+	first, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Close() }() // the test is over
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "belongs to another bridge") {
+		t.Errorf("the second says %v", err)
 	}
 }
 
