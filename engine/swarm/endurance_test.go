@@ -104,6 +104,9 @@ func TestEndurance(t *testing.T) {
 		if err := h.swarm.Detach(t.Context(), j.name); err != nil {
 			t.Fatal(err)
 		}
+		if (i+1)%20 == 0 {
+			t.Logf("%d of %d cycles, nothing left", i+1, cycles)
+		}
 	}
 	if now := h.addresses("proxy", free); now != free {
 		t.Errorf("the network had %d addresses and has %d after %d cycles", free, now, cycles)
