@@ -20,6 +20,11 @@ const statusTries = 8
 func (b *Bridge) deliver(j *job) error {
 	// In this order: whoever waits for the reaction finds the reply and the status complete.
 	r, o := &j.req, j.req.Outcome
+	if err := b.onlyReply(r); err != nil && !safehttp.Definite(err) {
+		return err
+	} else if err != nil {
+		b.Log.WithError(err).Warn("a second reply stays")
+	}
 	if err := b.tell(j); err != nil && !safehttp.Definite(err) {
 		return err
 	} else if err != nil {
@@ -56,32 +61,61 @@ func (b *Bridge) tell(j *job) error {
 // say writes the request's one reply: it edits the comment that is known, looks for one that a crash may have
 // left, and only then makes one.
 func (b *Bridge) say(j *job, text string) error {
-	repo, id, mark := repoOf(&j.req), j.req.ReplyID, marker(j.req.Key.String())
+	repo, mark := repoOf(&j.req), marker(j.req.Key.String())
 	text += "\n\n" + mark
+	if j.req.ReplyID != 0 {
+		return b.Gitea.Edit(repo, j.req.ReplyID, text)
+	}
 	// A comment that was made just before a crash is on the pull request, but its id not in the journal.
-	if id == 0 && !j.looked {
+	doubted := !j.looked
+	if doubted {
 		found, err := b.Gitea.Find(repo, j.req.PR, *b.self.Load(), mark)
 		if err != nil {
 			return err
 		}
-		if found != 0 {
-			if err := b.set(j, func(r *journal.Request) { r.ReplyID = found }); err != nil {
+		if len(found) > 0 {
+			if err := b.replied(j, found[0], true); err != nil {
 				return err
 			}
+			return b.Gitea.Edit(repo, found[0], text)
 		}
-		id, j.looked = found, true
-	}
-	if id != 0 {
-		return b.Gitea.Edit(repo, id, text)
+		j.looked = true
 	}
 	id, err := b.Gitea.Say(repo, j.req.PR, text)
 	if err != nil {
 		j.looked = safehttp.Definite(err) // without an answer the comment may exist
 		return err
 	}
-	if err := b.set(j, func(r *journal.Request) { r.ReplyID = id }); err != nil {
+	if err := b.replied(j, id, doubted); err != nil {
 		j.looked = false
 		return err
+	}
+	return nil
+}
+
+// replied keeps which comment is the reply.
+func (b *Bridge) replied(j *job, id int64, doubted bool) error {
+	return b.set(j, func(r *journal.Request) { r.ReplyID, r.ReplyDoubted = id, r.ReplyDoubted || doubted })
+}
+
+// onlyReply removes a second reply. Gitea may still make the one that was asked for before a crash when it is looked
+// for after the restart; by the end of the run it is there.
+func (b *Bridge) onlyReply(r *journal.Request) error {
+	if !r.ReplyDoubted || r.ReplyID == 0 {
+		return nil
+	}
+	found, err := b.Gitea.Find(repoOf(r), r.PR, *b.self.Load(), marker(r.Key.String()))
+	if err != nil {
+		return err
+	}
+	for _, id := range found {
+		if id == r.ReplyID {
+			continue
+		}
+		if err := b.Gitea.Delete(repoOf(r), id); err != nil {
+			return err
+		}
+		b.Log.WithField("comment", id).Info("a second reply is removed")
 	}
 	return nil
 }
@@ -98,13 +132,13 @@ func (b *Bridge) notify(r *journal.Request, text string) error {
 		return nil
 	}
 	repo, mark := repoOf(r), marker(fmt.Sprintf("notice:%d-%d", r.Repo, r.PR))
-	id, err := b.Gitea.Find(repo, r.PR, *b.self.Load(), mark)
+	found, err := b.Gitea.Find(repo, r.PR, *b.self.Load(), mark)
 	if err != nil {
 		return err
 	}
 	body := text + "\n\n" + mark
-	if id != 0 {
-		err = b.Gitea.Edit(repo, id, body)
+	if len(found) > 0 {
+		err = b.Gitea.Edit(repo, found[0], body)
 	} else {
 		_, err = b.Gitea.Say(repo, r.PR, body)
 	}

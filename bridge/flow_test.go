@@ -105,6 +105,31 @@ func TestServersComeBack(t *testing.T) {
 	b.reply(1, "**success**")
 }
 
+// TestLateReply lets Gitea make the reply of a lost call after the bridge has looked for it in vain and made another:
+// at the end there is one.
+func TestLateReply(t *testing.T) {
+	b := newBed(t, nil)
+	lost, late := false, false
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		switch made := r.Method == "POST" && strings.HasSuffix(r.URL.Path, "/issues/1/comments"); {
+		case made && !lost:
+			lost = true
+			return bridgetest.Fault{Drop: true}
+		case made && !late:
+			late = true
+			b.gitea.Comment("bot", 1, "queued\n\n<!-- cc-ci:7-1 -->")
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	if n := len(b.gitea.Replies(1)); n != 2 {
+		t.Fatalf("%d replies before the end, want the late one too", n)
+	}
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+}
+
 // TestLostReplies drops every kind of answer once and still sees one build and one reply.
 func TestLostReplies(t *testing.T) {
 	b := newBed(t, nil)

@@ -50,7 +50,6 @@ type build struct {
 	deadline time.Time
 	late     atomic.Bool // the stage ran out of time
 	skipRest atomic.Bool // a step asked to skip what is left
-	touched  bool        // Setup was called: the host may hold parts of the build
 	warned   atomic.Bool // the warnings were written
 	masker   *logs.Masker
 	unmasked []string // secrets that are too short to be masked
@@ -114,8 +113,6 @@ func panicked(log *logrus.Entry, p any) error {
 
 // execute sets the engine up and runs the steps.
 func (b *build) execute() error {
-	// From here on the host may hold parts of the build, also where Setup fails half way.
-	b.touched = true
 	setup, done := context.WithDeadlineCause(b.life, b.deadline, engine.ErrTimeout)
 	err := b.engine.Setup(setup, b.spec)
 	b.late.Store(context.Cause(setup) == engine.ErrTimeout)

@@ -66,7 +66,10 @@ func (s *stage) run() {
 		err = s.guarded(s.execute)
 	}
 	var leak error
-	if s.touched {
+	// Also where a cancel or a stop came before the host was touched: a stage that shows a teardown shows how it went.
+	var registered bool
+	s.rec.read(func(e *entry) { registered = e.Phase == phaseRunning })
+	if registered {
 		leak = s.guarded(s.teardown)
 	}
 	s.peers.leave(s.me)

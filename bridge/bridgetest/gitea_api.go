@@ -24,6 +24,7 @@ func (g *Gitea) routes() http.Handler {
 		"GET " + repo + "/issues/comments":                  g.since,
 		"GET " + repo + "/issues/{n}/{id}":                  g.issue,
 		"PATCH " + repo + "/issues/comments/{id}":           g.edit,
+		"DELETE " + repo + "/issues/comments/{id}":          g.remove,
 		"POST " + repo + "/issues/comments/{id}/reactions":  g.react,
 		"POST " + repo + "/statuses/{sha}":                  g.status,
 		"GET " + repo + "/collaborators/{login}":            g.collaborator,
@@ -214,6 +215,13 @@ func (g *Gitea) edit(w http.ResponseWriter, r *http.Request) {
 	}
 	c.Body, c.Updated = text.Body, time.Now().Truncate(time.Second)
 	reply(w, 200, c)
+}
+
+func (g *Gitea) remove(w http.ResponseWriter, r *http.Request) {
+	if c := g.byID(w, r); c != nil {
+		c.hidden = true
+		w.WriteHeader(http.StatusNoContent)
+	}
 }
 
 func (g *Gitea) react(w http.ResponseWriter, r *http.Request) {

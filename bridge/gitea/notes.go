@@ -2,10 +2,13 @@ package gitea
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	sdk "code.gitea.io/sdk/gitea"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
 // Note reads a comment.
@@ -73,20 +76,30 @@ func (c *Client) Edit(r Repo, comment int64, body string) error {
 	return nil
 }
 
-// Find returns the id of the account's oldest comment on the pull request that ends with the marker, or 0. The
+// Delete removes a comment. One that is gone already is no error.
+func (c *Client) Delete(r Repo, comment int64) error {
+	_, err := c.api.DeleteIssueComment(r.Owner, r.Name, comment)
+	if err != nil && safehttp.Status(err) != http.StatusNotFound {
+		return fmt.Errorf("delete comment %d: %w", comment, err)
+	}
+	return nil
+}
+
+// Find returns the ids of the account's comments on the pull request that end with the marker, oldest first. The
 // account is checked first: anyone can write the marker.
-func (c *Client) Find(r Repo, pr int64, author User, marker string) (int64, error) {
+func (c *Client) Find(r Repo, pr int64, author User, marker string) ([]int64, error) {
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
 		list, _, err := c.api.ListIssueComments(r.Owner, r.Name, pr, sdk.ListIssueCommentOptions{ListOptions: o})
 		return list, err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("comments of pull request %d: %w", pr, err)
+		return nil, fmt.Errorf("comments of pull request %d: %w", pr, err)
 	}
+	var ids []int64
 	for _, comment := range all {
 		if comment.Poster != nil && comment.Poster.ID == author.ID && strings.HasSuffix(comment.Body, marker) {
-			return comment.ID, nil
+			ids = append(ids, comment.ID)
 		}
 	}
-	return 0, nil
+	return ids, nil
 }

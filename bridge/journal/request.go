@@ -51,7 +51,10 @@ type Request struct {
 	SHA    string `json:"sha,omitempty"`   // the pinned commit
 	Newer  string `json:"newer,omitempty"` // the head when the build started, if it had moved
 
-	ReplyID int64     `json:"reply_id,omitempty"`
+	ReplyID int64 `json:"reply_id,omitempty"`
+	// ReplyDoubted says that an earlier reply may appear: it was asked for, but not found when this one was made.
+	ReplyDoubted bool `json:"reply_doubted,omitempty"`
+
 	Asked   time.Time `json:"asked,omitzero"`  // when the CI server was first asked for a build
 	Again   bool      `json:"again,omitempty"` // a build whose reply was lost was looked for in vain, so there may be two
 	Build   int64     `json:"build,omitempty"`

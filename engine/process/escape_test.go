@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -192,11 +193,15 @@ func escapeCommand(t *testing.T, b Build, script string) (Command, string) {
 	return c, token
 }
 
+// copyFile copies a program. No process may be started meanwhile: it would inherit the open copy, which then could not
+// be run yet ("text file busy").
 func copyFile(from, to string) error {
 	b, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return os.WriteFile(to, b, 0o755)
 }
 
