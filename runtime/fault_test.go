@@ -106,7 +106,7 @@ func TestPassingFault(t *testing.T) {
 func TestStandingFault(t *testing.T) {
 	eachFault(t, func(t *testing.T, call runtimetest.Call, fault runtimetest.Fault) {
 		// A runner that waits for something when it is stopped does so each time; a busy machine does not.
-		for range 3 {
+		for range 10 {
 			if took := standingFault(t, call, fault); took < time.Second {
 				return
 			}
