@@ -62,7 +62,7 @@ func run(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 }
 
 // seclude makes namespaces that are not the parent's fit for a daemon: the network gets a loopback device, and the
-// host's containerd goes out of sight, so that the daemon starts its own.
+// host's containerd goes out of sight, so that the daemon starts its own, and so does the lock of tests.
 func seclude() error {
 	if network, err := own("net"); err != nil || !network {
 		return err
@@ -70,13 +70,15 @@ func seclude() error {
 	if mounts, err := own("mnt"); err != nil || !mounts {
 		return err
 	}
-	const runtimes = "/run/containerd"
-	err := os.MkdirAll(runtimes, 0o711)
-	if err == nil {
-		err = unix.Mount("tmpfs", runtimes, "tmpfs", 0, "mode=0711")
-	}
-	if err != nil {
-		return fmt.Errorf("hide %s: %w", runtimes, err)
+	// The lock is for daemons that share a network; this one need not wait for theirs.
+	for _, dir := range []string{"/run/containerd", "/run/lock"} {
+		err := os.MkdirAll(dir, 0o711)
+		if err == nil {
+			err = unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711")
+		}
+		if err != nil {
+			return fmt.Errorf("hide %s: %w", dir, err)
+		}
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
