@@ -63,6 +63,7 @@ func escapes() map[string]escape {
 // TestEscape is the escape suite: after the step if leftovers are killed, and after the build in any case, nobody is
 // left, or who cannot be killed is named; and the neighbour has not noticed.
 func TestEscape(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		for name, e := range escapes() {
 			for _, keep := range []bool{false, true} {

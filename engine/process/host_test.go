@@ -36,6 +36,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestCreateRefuses(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	b := newBuild(t, h, Build{Name: "twice"})
 	if err := h.Create(t.Context(), b); err == nil || !strings.Contains(err.Error(), "it exists") {
@@ -59,6 +60,7 @@ func TestCreateRefuses(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
+	t.Parallel()
 	r, err := Probe(t.Context(), Config{Name: testName(t), Limits: Limits{Memory: 1 << 30, PIDs: 100, CPUs: 2}})
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +86,7 @@ func TestReport(t *testing.T) {
 
 // A leftover is named so that a person recognises it, and so that no argument gives a secret away.
 func TestItemShowsNoArguments(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{KeepLeftovers: true})
 	b := newBuild(t, h, Build{})
 	exit, _ := mustRun(t, h, shell(b, "echo 'sleep 1000' >server.sh; "+
@@ -124,6 +127,7 @@ func startNamed(t *testing.T, name string) int {
 
 // A PID that belongs to another process by now is left alone.
 func TestSignalReachesTheSameProcessOnly(t *testing.T) {
+	t.Parallel()
 	pid := startNamed(t, "sleep")
 	p, ok := readProc(pid)
 	if !ok {
@@ -148,6 +152,7 @@ func TestSignalReachesTheSameProcessOnly(t *testing.T) {
 
 // Kernels differ in whether they tell a process's children; both ways find the same.
 func TestChildrenByParent(t *testing.T) {
+	t.Parallel()
 	pid := startNamed(t, "sleep")
 	for name, find := range map[string]func(int) []int{"asked": childrenOf, "searched": childrenByParent} {
 		if children := find(os.Getpid()); !slices.Contains(children, pid) {
@@ -158,6 +163,7 @@ func TestChildrenByParent(t *testing.T) {
 
 // Kernels before 5.14 have no cgroup.kill.
 func TestFreezeAndKill(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{KeepLeftovers: true, Limits: Limits{PIDs: 500}})
 	if h.tree == nil {
 		t.Skip("no cgroups")
@@ -185,6 +191,7 @@ func TestFreezeAndKill(t *testing.T) {
 
 // The runner builds in the subtree that was handed to it, not in the leaf that it was started in.
 func TestDelegatedBase(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	h := openHost(t, Config{})
 	if h.tree == nil {
@@ -225,6 +232,7 @@ func TestStepName(t *testing.T) {
 
 // What an operator is told about users depends on who the steps run as.
 func TestReportOnUsers(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{"": "steps run as the runner's own user"}
 	if os.Geteuid() == 0 {
 		want = map[string]string{"": "steps run as root", "nobody": "share a user", "29970-29979": ""}

@@ -17,6 +17,7 @@ func needController(t *testing.T, h *Host, controller string) {
 }
 
 func TestMemoryHogUnderALimit(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, Limits: Limits{Memory: 100 << 20}})
 		needController(t, h, "memory")
@@ -35,6 +36,7 @@ func TestMemoryHogUnderALimit(t *testing.T) {
 }
 
 func TestCPULimitIsWritten(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, Limits: Limits{CPUs: 1.5}})
 		needController(t, h, "cpu")
@@ -58,6 +60,7 @@ func TestCPULimitIsWritten(t *testing.T) {
 
 // Limits can change while the runner works; a build that runs keeps those it began with.
 func TestSetLimits(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	if !slices.Contains(h.Report().Controllers, "memory") {
 		if w := h.SetLimits(Limits{Memory: 1 << 30}); len(w) != 1 {
@@ -86,6 +89,7 @@ func TestSetLimits(t *testing.T) {
 }
 
 func TestUsageIsMeasured(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{})
@@ -102,6 +106,7 @@ func TestUsageIsMeasured(t *testing.T) {
 // A process that does not react to SIGTERM has the grace period and no more, and one that does has all the time in it
 // that it needs.
 func TestGrace(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, Grace: 10 * time.Second})
 		b := newBuild(t, h, Build{})

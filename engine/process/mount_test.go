@@ -22,6 +22,7 @@ func needMounts(t *testing.T, h *Host) {
 // Steps of one build share a /tmp and a /dev/shm that are nobody else's, and see the workspace where it is although it
 // lies below the host's /tmp.
 func TestTmpIsTheBuildsOwn(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		needMounts(t, h)
@@ -75,6 +76,7 @@ func newBuildBelowTmp(t *testing.T, h *Host, name string) Build {
 
 // A socket of the build's own lies where every tool looks for Docker's, for its steps only.
 func TestBinds(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		needMounts(t, h)
@@ -113,6 +115,7 @@ func inode(t *testing.T, path string) string {
 }
 
 func TestMissingBindSourceIsNamed(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	needMounts(t, h)
 	b := newBuild(t, h, Build{Binds: []Bind{{Source: "/no/such/socket", Target: "/run/docker.sock"}}})
@@ -122,6 +125,7 @@ func TestMissingBindSourceIsNamed(t *testing.T) {
 }
 
 func TestCgroupsAreReadOnly(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		needMounts(t, h)
@@ -136,6 +140,7 @@ func TestCgroupsAreReadOnly(t *testing.T) {
 
 // Nothing that a build writes is setuid or a device to its steps, unless they are root anyway.
 func TestWhatABuildWritesIsRestricted(t *testing.T) {
+	t.Parallel()
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "nobody"
@@ -158,6 +163,7 @@ func TestWhatABuildWritesIsRestricted(t *testing.T) {
 }
 
 func TestSharedMounts(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{ShareMounts: true})
 	if h.Report().PrivateMounts || h.Report().Isolated {
 		t.Errorf("%v", h.Report().Lines())
@@ -172,6 +178,7 @@ func TestSharedMounts(t *testing.T) {
 
 // What a step mounts is nobody else's, and gone with it.
 func TestMountsOfAStepStayInside(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	h := openHost(t, Config{})
 	needMounts(t, h)

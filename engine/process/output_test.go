@@ -11,6 +11,7 @@ import (
 )
 
 func TestCaptureCopiesEverything(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	c, w, err := newCapture(&out)
 	if err != nil {
@@ -43,6 +44,7 @@ func (s *slow) Write(b []byte) (int, error) {
 // What was written before the command ended arrives, however slow the log is; what a leftover writes later is dropped
 // and does not block it.
 func TestCaptureLetsGo(t *testing.T) {
+	t.Parallel()
 	out := &slow{}
 	c, w, err := newCapture(out)
 	if err != nil {
@@ -74,6 +76,7 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 
 func TestCaptureReportsALostLog(t *testing.T) {
+	t.Parallel()
 	c, w, err := newCapture(broken{})
 	if err != nil {
 		t.Fatal(err)

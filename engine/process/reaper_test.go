@@ -17,6 +17,7 @@ import (
 )
 
 func TestReaper(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		reapertest.Run(t, func(t *testing.T) reapertest.Subject {
 			h := openHost(t, Config{Mode: mode, KeepLeftovers: true})
@@ -41,6 +42,7 @@ func TestReaper(t *testing.T) {
 
 // A runner that was killed comes back as another process: it knows nothing but the name.
 func TestTeardownAfterCrash(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		before := openHost(t, Config{Mode: mode, KeepLeftovers: true})
 		b := newBuild(t, before, Build{})
@@ -63,6 +65,7 @@ func TestTeardownAfterCrash(t *testing.T) {
 
 // What builds of exempt repositories leave running lives on, in a place where no later sweep finds it.
 func TestKeep(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{Name: "deploy", Keep: true})
@@ -95,6 +98,7 @@ func TestKeep(t *testing.T) {
 
 // Processes that were moved out of the cgroup, which only a step that runs as root can do, are found by their marker.
 func TestStrayIsFoundByItsMarker(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{KeepLeftovers: true, ShareMounts: true, outputGrace: 30 * time.Second})
 	if h.Mode() != HybridRoot && h.Mode() != CgroupRoot {
 		t.Skip("needs root and cgroups")
@@ -122,6 +126,7 @@ func TestStrayIsFoundByItsMarker(t *testing.T) {
 // A runner that is killed outright: its builds end at once where a launcher watches over them, and with the next
 // start's sweep where a cgroup remembers them.
 func TestRunnerIsKilled(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		name := testName(t)
 		self, err := os.Executable()
@@ -157,6 +162,7 @@ func TestRunnerIsKilled(t *testing.T) {
 
 // A cgroup that a start from elsewhere left behind is found by its name, unless a living runner uses it.
 func TestFolderElsewhereIsSwept(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	if h.tree == nil {
 		t.Skip("no cgroups")
@@ -238,6 +244,7 @@ func TestRunnerMovesToALeaf(t *testing.T) {
 // Another runner of the same name, or a person who asks with `leaks`, does not take the folder away from one that works;
 // and one whose folder was taken away by hand goes on.
 func TestFolderIsNotTakenAway(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	if h.tree == nil {
 		t.Skip("no cgroups")

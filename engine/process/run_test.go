@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // modes are the ways of containment that this process can use on this host.
@@ -35,6 +36,7 @@ func eachMode(t *testing.T, test func(t *testing.T, mode Mode)) {
 }
 
 func TestRun(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{})
@@ -59,6 +61,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunErrors(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{})
@@ -87,8 +90,9 @@ func TestRunErrors(t *testing.T) {
 
 // Old defect: cancel killed only the shell, and what it had started went on.
 func TestCancelEndsTheWholeTree(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
-		h := openHost(t, Config{Mode: mode})
+		h := openHost(t, Config{Mode: mode, Grace: 20 * time.Second})
 		b := newBuild(t, h, Build{})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cause := errors.New("cancelled by a person")
@@ -149,6 +153,7 @@ func assertClean(t *testing.T, h *Host, name string, pids []int) {
 
 // Old defect: `cmd &` that inherited stdout held the step open.
 func TestBackgroundChildDoesNotHoldTheStep(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, KeepLeftovers: true})
 		b := newBuild(t, h, Build{})

@@ -48,8 +48,9 @@ func (s *started) running() bool {
 
 // Steps that run side by side end one by one.
 func TestStepsAreEndedOneByOne(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
-		h := openHost(t, Config{Mode: mode})
+		h := openHost(t, Config{Mode: mode, Grace: 20 * time.Second})
 		b := newBuild(t, h, Build{})
 		one := startStep(t, h, b, "one", "sleep 1000 & echo ready; wait")
 		two := startStep(t, h, b, "two", "sleep 1000 & echo ready; wait")
@@ -75,6 +76,7 @@ func TestStepsAreEndedOneByOne(t *testing.T) {
 
 // A process that does not hear SIGTERM is killed after the grace period, and its exit says so.
 func TestDeafStepIsKilled(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{})
@@ -91,6 +93,7 @@ func TestDeafStepIsKilled(t *testing.T) {
 
 // A step that ends well on SIGTERM keeps its exit code, beside the cause of its end.
 func TestExitCodeOfACancelledStep(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, Grace: 20 * time.Second})
 		b := newBuild(t, h, Build{})
@@ -105,6 +108,7 @@ func TestExitCodeOfACancelledStep(t *testing.T) {
 }
 
 func TestRunAfterTheEndOfItsContext(t *testing.T) {
+	t.Parallel()
 	h := openHost(t, Config{})
 	b := newBuild(t, h, Build{})
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -126,6 +130,7 @@ func TestRunAfterTheEndOfItsContext(t *testing.T) {
 // What comes a little after the command's own end, as from `> >(tee log)`, is waited for, and no longer than until it
 // is there.
 func TestLateOutputArrives(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, outputGrace: 30 * time.Second})
 		b := newBuild(t, h, Build{})
@@ -138,6 +143,7 @@ func TestLateOutputArrives(t *testing.T) {
 
 // A server that one step starts is there for the next, and its output neither blocks nor kills it.
 func TestServerOfAnEarlierStepLivesOn(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, KeepLeftovers: true})
 		b := newBuild(t, h, Build{})
@@ -159,6 +165,7 @@ func TestServerOfAnEarlierStepLivesOn(t *testing.T) {
 
 // Many commands at once neither mix their output up nor trip over each other.
 func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		var builds []Build

@@ -43,6 +43,7 @@ func TestStepInheritsNothing(t *testing.T) {
 
 // What a step is given arrives whole, whatever is in it and however much it is.
 func TestEnvironmentArrivesWhole(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode})
 		b := newBuild(t, h, Build{})

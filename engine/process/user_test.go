@@ -67,6 +67,7 @@ func needRoot(t *testing.T) {
 
 // Old defect of another runner: steps had root's group among their supplementary groups.
 func TestStepsHaveTheirUsersGroupsOnly(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	nobody, err := user.Lookup("nobody")
 	if err != nil {
@@ -91,6 +92,7 @@ func TestStepsHaveTheirUsersGroupsOnly(t *testing.T) {
 // Every running build of a range has a uid of its own, also if two runners share the range, and nothing of an earlier
 // build runs under it.
 func TestUIDRange(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	forgetUIDs(t)
 	first := testUID()
@@ -126,6 +128,7 @@ func TestUIDRange(t *testing.T) {
 
 // A uid that something still runs under is not given to the next build.
 func TestUIDInUseIsPassedOver(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	forgetUIDs(t)
 	h := openHost(t, Config{User: fmt.Sprintf("%d-%d", testUID()+2, testUID()+3)})
@@ -151,6 +154,7 @@ func TestUIDInUseIsPassedOver(t *testing.T) {
 
 // The runner's processes are closed to a step that runs as another user, and the cgroups are not its to write.
 func TestStepCannotLeaveItsCgroup(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	h := openHost(t, Config{User: "nobody"})
 	if h.tree == nil {
