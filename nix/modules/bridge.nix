@@ -11,6 +11,7 @@ let
   prefix = "CC_CI_BRIDGE_";
   needed = [ "gitea_token" "hook_secrets" "drone_token" ];
   missing = lib.filter (c: ! (cfg.credentials ? ${c})) needed;
+  strangers = lib.subtractLists (needed ++ [ "drone_webhook_secret" ]) (lib.attrNames cfg.credentials);
   isSecret = n: lib.hasSuffix "_TOKEN" n || lib.hasSuffix "_SECRET" n || lib.hasSuffix "_SECRETS" n;
 
   host = lib.head (lib.splitString ":" (lib.head cfg.listenStreams));
@@ -140,6 +141,10 @@ in
       {
         assertion = missing == [ ];
         message = "${option}.credentials: ${toString missing} is missing; name the file that holds it.";
+      }
+      {
+        assertion = strangers == [ ];
+        message = "${option}.credentials: the bridge does not read ${toString strangers}; look for a spelling mistake.";
       }
       {
         assertion = ! lib.any text.inStore (lib.attrValues cfg.credentials);

@@ -9,6 +9,8 @@ let
 
   name = "cc-ci-runner";
   secrets = [ "DRONE_RPC_SECRET" "DRONE_UI_PASSWORD" "DRONE_SECRET_PLUGIN_TOKEN" "DRONE_ENV_PLUGIN_TOKEN" ];
+  # The program looks for each as a credential of its name, such as rpc_secret.
+  strangers = lib.subtractLists (map (s: lib.toLower (lib.removePrefix "DRONE_" s)) secrets) (lib.attrNames cfg.credentials);
   teardownSeconds = 120; # DRONE_RUNNER_TEARDOWN_TIMEOUT's default
 
   # With users of their own the steps cannot touch the runner or each other, but it takes root to become them. What root
@@ -126,6 +128,14 @@ in
       {
         assertion = ! lib.any (secret: cfg.settings ? ${secret}) secrets;
         message = "${option}.settings: holds a secret, which everyone could read; use environmentFile or credentials.";
+      }
+      {
+        assertion = strangers == [ ];
+        message = "${option}.credentials: the runner does not read ${toString strangers}; look for a spelling mistake.";
+      }
+      {
+        assertion = ! (cfg.settings ? DRONE_RUNNER_USER);
+        message = "${option}.settings: DRONE_RUNNER_USER takes other rights for the unit, which only stepUsers gives; set that instead.";
       }
       {
         assertion = ! root || cfg.settings.DRONE_RUNNER_DOCKER != "host";

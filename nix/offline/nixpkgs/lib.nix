@@ -10,6 +10,7 @@ let
     flatten = x: if isList x then concatMap flatten x else [ x ];
     optional = cond: x: if cond then [ x ] else [ ];
     optionals = cond: xs: if cond then xs else [ ];
+    subtractLists = without: filter (x: ! elem x without);
     unique = foldl' (acc: x: if elem x acc then acc else acc ++ [ x ]) [ ];
     last = xs: elemAt xs (length xs - 1);
     toList = x: if isList x then x else [ x ];
@@ -45,12 +46,15 @@ let
     hasSuffix = suffix: text:
       let from = stringLength text - stringLength suffix; in from >= 0 && substring from (-1) text == suffix;
     hasInfix = infix: text: replaceStrings [ infix ] [ "" ] text != text;
+    removePrefix = prefix: text:
+      if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
     removeSuffix = suffix: text:
       if hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
     toInt = text: builtins.fromJSON text;
     splitString = separator: text: filter isString (builtins.split (replaceStrings [ "." ] [ "[.]" ] separator) text);
     letters = text: genList (i: substring i 1 text) (stringLength text);
     toUpper = replaceStrings (letters "abcdefghijklmnopqrstuvwxyz") (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    toLower = replaceStrings (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (letters "abcdefghijklmnopqrstuvwxyz");
     escapeShellArg = x: "'" + replaceStrings [ "'" ] [ "'\\''" ] (toString x) + "'";
     escapeShellArgs = concatMapStringsSep " " escapeShellArg;
     boolToString = b: if b then "true" else "false";
