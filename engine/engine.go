@@ -171,7 +171,7 @@ const dockerSocket = "/run/docker.sock"
 // makeDirectories makes the root, which only its owner may enter, and what lies below it.
 func makeDirectories(spec *Spec) error {
 	if err := os.MkdirAll(filepath.Dir(spec.Root), 0o755); err != nil {
-		return fmt.Errorf("create the directory for workspaces (DRONE_RUNNER_ROOT): %w", err)
+		return fmt.Errorf("create the directory for workspaces (DRONE_RUNNER_ROOT, or exec --root): %w", err)
 	}
 	if err := os.Mkdir(spec.Root, 0o700); err != nil {
 		return fmt.Errorf("create the build's directory: %w", err)

@@ -81,10 +81,9 @@ func newEngine(t *testing.T, change func(*Config)) *Engine {
 // newEngineAs is newEngine with steps that run as other users.
 func newEngineAs(t *testing.T, user string, change func(*Config)) *Engine {
 	t.Helper()
-	host, err := process.Open(t.Context(), process.Config{
-		User: user,
-		Name: "cc-ci-test-" + strings.ToLower(filepath.Base(t.TempDir())) + t.Name()[4:8], Grace: time.Second, KeepLeftovers: true,
-	})
+	// A name that no other engine has, in this process or another: they would end each other's builds.
+	name := fmt.Sprintf("cc-ci-test-%d-%s-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "_"), filepath.Base(t.TempDir()))
+	host, err := process.Open(t.Context(), process.Config{User: user, Name: name, Grace: time.Second, KeepLeftovers: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +187,7 @@ func TestReasonsAreToldApart(t *testing.T) {
 		{"cancel", "echo go; exec sleep 1000", ErrCancelled, Cancelled, 143},
 		{"timeout", "echo go; exec sleep 1000", ErrTimeout, TimedOut, 143},
 		{"stop", "echo go; exec sleep 1000", ErrStopped, Stopped, 143},
+		{"end of the stage", "echo go; exec sleep 1000", ErrStageEnded, StageEnded, 143},
 		{"cancel with a shell that ignores it", "trap '' TERM; echo go; while :; do sleep 0.1; done", ErrCancelled, Cancelled, 137},
 	}
 	for i, test := range tests {

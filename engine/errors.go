@@ -24,6 +24,9 @@ var (
 
 	// ErrStopped: the runner itself is stopping and its drain time is over.
 	ErrStopped = errors.New("the runner was stopped")
+
+	// ErrStageEnded: all other steps have ended, and with them the detached ones do.
+	ErrStageEnded = errors.New("the stage ended")
 )
 
 // LeakError says that things of a build survived its teardown.
@@ -55,6 +58,8 @@ func reason(cause error) Reason {
 		return TimedOut
 	case errors.Is(cause, ErrDiskFull):
 		return DiskFull
+	case errors.Is(cause, ErrStageEnded):
+		return StageEnded
 	default:
 		return Stopped
 	}

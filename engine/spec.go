@@ -151,6 +151,7 @@ const (
 	Cancelled   Reason = "cancelled"
 	Stopped     Reason = "runner stopped"
 	DiskFull    Reason = "disk limit"
+	StageEnded  Reason = "with the stage"
 )
 
 // BuildName is the name on this host of a server's stage. It depends on nothing but its arguments, so that a runner

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
@@ -20,12 +21,16 @@ const buildPrefix = "cc-ci-"
 type Workspaces struct {
 	// Parent holds the builds' roots (DRONE_RUNNER_ROOT, or the directory for temporary files).
 	Parent string
+
+	// Owns says whether directories of that user are this runner's. The others in a shared directory are builds of other
+	// users' runners, whose locks cannot be seen from here: they may be running. Nil stands for every user.
+	Owns func(uid int) bool
 }
 
 // Root is where the build's directory lies.
 func (w *Workspaces) Root(build string) string { return filepath.Join(w.Parent, build) }
 
-// Builds names the builds that have a directory.
+// Builds names the builds of this runner that have a directory.
 func (w *Workspaces) Builds(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(w.Parent)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,11 +41,24 @@ func (w *Workspaces) Builds(context.Context) ([]string, error) {
 	}
 	var builds []string
 	for _, entry := range entries {
-		if entry.IsDir() && isBuildName(entry.Name()) {
+		if entry.IsDir() && isBuildName(entry.Name()) && w.owns(entry) {
 			builds = append(builds, entry.Name())
 		}
 	}
 	return builds, nil
+}
+
+// owns says whether the directory is this runner's. What is gone by now is nobody's.
+func (w *Workspaces) owns(entry fs.DirEntry) bool {
+	if w.Owns == nil {
+		return true
+	}
+	info, err := entry.Info()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && w.Owns(int(stat.Uid))
 }
 
 // Teardown removes the build's directory, also where it holds directories that their owner cannot write to (Go's

@@ -26,6 +26,22 @@ func TestWorkspacesConform(t *testing.T) {
 	})
 }
 
+// The builds of another user's runner in a shared directory may be running: its locks cannot be seen.
+func TestWorkspacesOfOthersAreNotListed(t *testing.T) {
+	w := &Workspaces{Parent: t.TempDir(), Owns: func(uid int) bool { return uid == os.Geteuid() }}
+	name := BuildName("http://a", 1)
+	if err := os.Mkdir(w.Root(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if builds, err := w.Builds(t.Context()); err != nil || len(builds) != 1 {
+		t.Errorf("of our own: %v, %v", builds, err)
+	}
+	w.Owns = func(uid int) bool { return uid != os.Geteuid() }
+	if builds, err := w.Builds(t.Context()); err != nil || len(builds) != 0 {
+		t.Errorf("of another user: %v, %v", builds, err)
+	}
+}
+
 // The old runner left such a workspace behind when it was not root: Go's module cache is read-only.
 func TestWorkspaceWithReadOnlyDirectoriesIsRemoved(t *testing.T) {
 	w := &Workspaces{Parent: t.TempDir()}

@@ -199,7 +199,7 @@ func (b *build) judge(ctx context.Context, state *engine.State, err error) outco
 	// The engine says Exited or Signaled for an end that was the step's own, whatever happened to its context meanwhile.
 	stopped := state == nil || state.Reason != engine.Exited && state.Reason != engine.Signaled
 	switch cause := context.Cause(ctx); {
-	case cause == errStageEnded && state != nil && stopped:
+	case cause == engine.ErrStageEnded && state != nil && stopped:
 		// A detached step is stopped when all others have ended: that is how it is meant to end.
 		result = outcome{status: drone.StatusPassing, code: state.ExitCode}
 	case errors.Is(cause, engine.ErrCancelled) && stopped:

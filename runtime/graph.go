@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -10,9 +9,6 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
-
-// errStageEnded ends the detached steps when all others have ended.
-var errStageEnded = errors.New("the stage ended")
 
 // graph runs the steps of a stage in the order of their dependencies.
 type graph struct {
@@ -99,7 +95,7 @@ func (g *graph) walk(ctx context.Context) {
 	// Detached steps are awaited like the others, so that nothing runs any more when the teardown begins and each one's
 	// end is reported.
 	attached.Wait()
-	endDetached(errStageEnded)
+	endDetached(engine.ErrStageEnded)
 	background.Wait()
 }
 

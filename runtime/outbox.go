@@ -12,11 +12,12 @@ import (
 // outbox holds the stages that have ended here and that the server does not know to have ended. It delivers them while
 // polling goes on.
 type outbox struct {
-	mu   sync.Mutex
-	list []*reporter
-	wake chan struct{}
-	log  *logrus.Entry
-	time *timing
+	mu     sync.Mutex
+	list   []*reporter
+	trying int // how many more a round has not delivered
+	wake   chan struct{}
+	log    *logrus.Entry
+	time   *timing
 }
 
 func newOutbox(log *logrus.Entry, t *timing) *outbox {
@@ -38,7 +39,7 @@ func (o *outbox) add(rep *reporter) {
 func (o *outbox) waiting() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.list)
+	return len(o.list) + o.trying
 }
 
 // run delivers until the context ends.
@@ -63,18 +64,22 @@ func (o *outbox) run(ctx context.Context) {
 func (o *outbox) round(ctx context.Context) bool {
 	o.mu.Lock()
 	due := o.list
-	o.list = nil
+	o.list, o.trying = nil, len(due)
 	o.mu.Unlock()
 	var rest []*reporter
 	for _, rep := range due {
 		if !o.deliver(ctx, rep) {
 			rest = append(rest, rep)
+			continue
 		}
+		o.mu.Lock()
+		o.trying--
+		o.mu.Unlock()
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	// Behind those that came meanwhile: one stage that the server never takes delays the others by its own time only.
-	o.list = append(o.list, rest...)
+	o.list, o.trying = append(o.list, rest...), 0
 	return len(rest) == 0
 }
 

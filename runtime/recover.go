@@ -24,7 +24,8 @@ const restartedText = "the runner restarted while this stage ran"
 
 // Recover ends what an earlier process left: it removes from the host what the builds in the journal hold, and tells
 // the server how they ended. What the server does not take at once goes on in the background of Run. Call it before
-// Run. An error means that something is left on the host; the runner can work all the same.
+// Run. An error means that something is left on the host; the runner can work all the same. What the end of the
+// context cuts short is left to the next start.
 func (r *Runner) Recover(ctx context.Context) error {
 	entries, damaged, err := r.journal.load()
 	if err != nil {
@@ -47,6 +48,9 @@ func (r *Runner) Recover(ctx context.Context) error {
 		// No slot takes the stage before it is known whether it is ours already. The claim ends with the entry.
 		r.claim(e.Stage.ID)
 		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
+		if ctx.Err() != nil || rep.unfinished() {
+			continue // what holds of the stage is not known yet; the next start finds its entry
+		}
 		sent.Go(func() {
 			if !r.outbox.deliver(first, rep) {
 				r.outbox.add(rep)
@@ -55,6 +59,12 @@ func (r *Runner) Recover(ctx context.Context) error {
 	}
 	sent.Wait()
 	return errors.Join(err, r.removeStraySpools())
+}
+
+// unfinished says that the entry does not tell yet how its stage ended.
+func (r *reporter) unfinished() (open bool) {
+	r.rec.read(func(e *entry) { open = e.Phase == phaseAccepted || e.Phase == phaseRunning })
+	return open
 }
 
 // clear removes from the host what the build holds and puts into the entry how its stage is to be reported.

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,6 +95,29 @@ func TestRecoverWhileServerIsAway(t *testing.T) {
 	g.srv.WaitRequests(runtimetest.RequestStage, len(g.srv.Requests(runtimetest.RequestStage))+1)
 	g.srv.Heal()
 	expect(t, g.settled(job.Stage), "error", "a success, b error, c skipped, teardown success")
+}
+
+// A recovery that is cut short tells nobody anything of what it has not torn down, and the next one finds it all.
+func TestRecoveryIsCutShort(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	g.open(g.state)
+	cut, stop := context.WithCancel(t.Context())
+	stop()
+	if err := g.runner.Recover(cut); err == nil {
+		t.Error("a recovery that was cut short says that all is well")
+	}
+	g.start()
+	g.runner.Drain() // as the daemon does
+	g.wait()
+	if n := len(g.journalled()); n != 1 {
+		t.Fatalf("%d entries are left", n)
+	}
+	if stage := g.srv.Stage(job.Stage); stage.Status != "running" {
+		t.Errorf("the stage is %s", stage.Status)
+	}
+	g.recovered()
+	expect(t, g.srv.Stage(job.Stage), "error", "a success, b error, c skipped, teardown success")
 }
 
 // A build that was cancelled while the runner was away stays killed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,6 +31,9 @@ type daemonCommand struct {
 func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	environment := newEnvironment(c.EnvFile)
 	config, warnings, err := environment.load()
+	if errors.Is(err, fs.ErrNotExist) && !strings.Contains(c.EnvFile, "/") {
+		err = fmt.Errorf("%w (cc-ci-runner --help lists the commands)", err) // it may have been meant as one
+	}
 	if err != nil {
 		return faulty(err)
 	}
@@ -114,7 +118,7 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	c := d.config
 	processes, err := process.Open(ctx, process.Config{
 		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
-		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp,
+		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp, Ended: execName,
 	})
 	var user *process.UserError
 	if errors.As(err, &user) {
@@ -133,7 +137,7 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	}
 	d.engine, err = engine.New(engine.Config{
 		Docker:      d.docker.engine(),
-		Workspaces:  &engine.Workspaces{Parent: c.Root},
+		Workspaces:  &engine.Workspaces{Parent: c.Root, Owns: processes.Owns},
 		Processes:   processes,
 		LockDir:     lockDir(),
 		ReportDir:   filepath.Join(state, "reports"),
@@ -246,17 +250,22 @@ func (d *daemon) serve(ctx context.Context) error {
 	beside.Go(func() { d.endpoint.serve(ctx) })
 	beside.Go(func() { d.tellSystemd(done) })
 	notifyReady(d.log.entry)
-	if err := d.recover(ctx); err != nil {
+	recovering, endRecovery := context.WithCancel(ctx)
+	defer endRecovery()
+	beside.Go(func() { d.obey(signals, done, endRecovery, stop) })
+	said := "stopped: every build is torn down and reported"
+	if err := d.recover(recovering); recovering.Err() != nil {
+		said = "stopped before everything that an earlier run left was removed and reported; the next start goes on with it"
+	} else if err != nil {
 		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
 	}
 	d.docker.ownerless(func() bool { return true }, d.log.entry)
-	beside.Go(func() { d.obey(signals, done, stop) })
 	beside.Go(func() { d.rest(ctx) })
 	err := d.runner.Run(ctx)
 	close(done)
 	stop()
 	beside.Wait()
-	d.log.entry.Info("stopped: every build is torn down and reported")
+	d.log.entry.Info(said)
 	return errors.Join(err, d.runner.Close(), d.processes.Close(), d.docker.Close())
 }
 
@@ -280,8 +289,9 @@ func (d *daemon) sweep(ctx context.Context) error {
 	return errors.Join(err, d.docker.sweepApps(d.log.entry))
 }
 
-// obey carries out what signals ask for, until the runner has ended.
-func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, stop func()) {
+// obey carries out what signals ask for, until the runner has ended. A runner that is told to stop while it still
+// removes what an earlier run left does not finish that: it may take minutes, and the next start does it.
+func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, endRecovery, stop func()) {
 	stopping := false
 	for {
 		select {
@@ -303,6 +313,7 @@ func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, stop func(
 				d.log.entry.Infof("stopping: running builds have %s to end; one more signal cancels them", d.config.DrainTimeout)
 				notifyStopping(d.log.entry, d.config.DrainTimeout+d.config.TeardownTimeout+lastLook)
 				d.runner.Drain()
+				endRecovery()
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -409,5 +410,34 @@ func TestRestartAfterACrash(t *testing.T) {
 	again.signal(syscall.SIGTERM)
 	if code := again.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// A runner that is told to stop while it removes what a crash left stops, and the next start does the rest.
+func TestStopDuringRecovery(t *testing.T) {
+	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))
+	s := startDaemon(t, server, nil)
+	job := server.Enqueue(runtimetest.Job{Config: yaml("trap '' TERM; echo begun; while :; do sleep 0.1; done")})
+	s.until("the step runs", s.begun(job, "begun"))
+	s.signal(syscall.SIGKILL)
+	<-s.done
+	same := map[string]string{"DRONE_RUNNER_ROOT": s.root, "DRONE_RUNNER_STATE": s.state, "DRONE_HTTP_BIND": s.bind}
+	slow := maps.Clone(same)
+	slow["DRONE_RUNNER_GRACE"] = "10m" // which the step makes use of
+	between := startDaemon(t, server, slow)
+	between.says("capacity 2")
+	between.signal(syscall.SIGTERM)
+	if code := between.exit(); code != 0 || !strings.Contains(between.text(), "the next start goes on with it") {
+		t.Errorf("exit code %d", code)
+	}
+	if stage := server.Stage(job.Stage); isOver(stage) {
+		t.Errorf("the stage ended with %s before its parts were known to be gone", stage.Status)
+	}
+	startDaemon(t, server, same)
+	if stage := server.WaitStage(job.Stage, isOver); stage.Status != drone.StatusError || !strings.Contains(stage.Error, "the runner restarted") {
+		t.Errorf("the stage ended with %s: %s", stage.Status, stage.Error)
+	}
+	if left, err := filepath.Glob(filepath.Join(s.root, "*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

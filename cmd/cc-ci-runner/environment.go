@@ -32,7 +32,7 @@ func newEnvironment(file string) *environment {
 func (e *environment) load() (*Config, []string, error) {
 	vars, err := readEnvFile("the configuration file", e.file)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w (cc-ci-runner --help lists the commands)", err)
+		return nil, nil, err
 	}
 	var errs []error
 	for name := range e.added {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -25,6 +26,10 @@ type execCommand struct {
 	source
 	Pretty *bool `negatable:"" help:"Colour the output (when it goes to a terminal)."`
 }
+
+// execName begins the name that a run of exec has on this host, so that the daemon and leaks know what one left that was
+// killed.
+const execName = "cc-ci-exec-"
 
 // Run runs the pipeline. It exits with 1 when the pipeline fails, and with 128 and the signal's number when a signal
 // ended it; either way the build is torn down first.
@@ -45,7 +50,7 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 		Timeout: time.Duration(stage.Repo.Timeout) * time.Minute,
 		Out:     out.out, Pretty: c.pretty(out.out), Log: logrus.NewEntry(log),
 	}
-	host, err := process.Open(ctx, process.Config{Name: fmt.Sprintf("cc-ci-exec-%d", os.Getpid()), KeepLeftovers: true})
+	host, err := process.Open(ctx, process.Config{Name: execName + strconv.Itoa(os.Getpid()), KeepLeftovers: true})
 	if err != nil {
 		return fmt.Errorf("find a way to contain the build: %w", err)
 	}
@@ -97,6 +102,9 @@ func verdict(stage *drone.Stage, received syscall.Signal) error {
 	for _, step := range stage.Steps {
 		if (step.Status == drone.StatusFailing || step.Status == drone.StatusError) && !step.ErrIgnore {
 			text += fmt.Sprintf("; step `%s` has exit code %d", step.Name, step.ExitCode)
+			if step.Error != "" {
+				text += ": " + step.Error
+			}
 		}
 	}
 	switch {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/linter"
 )
 
@@ -17,10 +19,17 @@ type lintCommand struct {
 // Run prints one line per problem and exits with 1 when there is one.
 func (c *lintCommand) Run(out streams) error {
 	bad := false
+	var unread []error
 	for _, name := range c.Files {
 		data, err := readSource(name)
 		if err != nil {
-			return err
+			unread = append(unread, err)
+			continue
+		}
+		if m, err := resource.Parse(bytes.Clone(data)); err == nil && len(m.Pipelines) == 0 {
+			if _, err := fmt.Fprintf(out.err, "%s: no document is of `kind: pipeline, type: exec`: there is nothing to check\n", name); err != nil {
+				return err
+			}
 		}
 		for _, problem := range linter.File(name, data) {
 			bad = true
@@ -29,10 +38,10 @@ func (c *lintCommand) Run(out streams) error {
 			}
 		}
 	}
-	if bad {
+	if bad && len(unread) == 0 {
 		return &exitError{code: exitFailed}
 	}
-	return nil
+	return errors.Join(unread...)
 }
 
 // readSource reads a pipeline file, or standard input for a dash.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
@@ -75,17 +77,39 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
-	if len(args) == 1 && args[0] == "help" {
-		args = []string{"--help"} // not a file with the daemon's configuration
-	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(words(args))
 	if exited >= 0 {
 		return exited // --help or --version did its work
 	}
 	if err != nil {
-		return fail(stderr, &exitError{exitUsage, err.Error() + "; see cc-ci-runner --help"})
+		text := err.Error()
+		if len(args) > 1 && !isCommand(parser, args[0]) {
+			text = fmt.Sprintf("there is no command %q", args[0])
+		}
+		return fail(stderr, &exitError{exitUsage, text + "; see cc-ci-runner --help"})
 	}
 	return fail(stderr, parsed.Run())
+}
+
+// words turns help and version, which would be files with the daemon's configuration, into flags.
+func words(args []string) []string {
+	switch {
+	case len(args) > 0 && args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "version":
+		return []string{"--version"}
+	}
+	return args
+}
+
+// isCommand says whether the first argument is what it has to be: a command, a flag, or the daemon's file.
+func isCommand(parser *kong.Kong, first string) bool {
+	known := func(node *kong.Node) bool { return node.Name == first }
+	if strings.HasPrefix(first, "-") || slices.ContainsFunc(parser.Model.Children, known) {
+		return true
+	}
+	_, err := os.Stat(first)
+	return err == nil
 }
 
 // fail prints an error and returns the exit code that goes with it.

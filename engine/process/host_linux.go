@@ -211,6 +211,20 @@ func (h *Host) Owner(build string) (uid, gid int) {
 	return os.Geteuid(), os.Getegid()
 }
 
+// Owns says whether the user's processes and directories may be those of builds.
+func (h *Host) Owns(uid int) bool {
+	switch u := h.users; {
+	case uid == os.Geteuid():
+		return true
+	case u == nil:
+		return false
+	case u.shared != nil:
+		return uid == u.shared.UID
+	default:
+		return u.first <= uid && uid <= u.last
+	}
+}
+
 func (h *Host) build(name string) *build {
 	h.mu.Lock()
 	defer h.mu.Unlock()

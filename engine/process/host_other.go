@@ -78,6 +78,9 @@ func (h *Host) Close() error { return nil }
 // Owner is the runner's own user.
 func (h *Host) Owner(string) (uid, gid int) { return os.Geteuid(), os.Getegid() }
 
+// Owns says whether the user's directories may be those of builds.
+func (h *Host) Owns(uid int) bool { return uid == os.Geteuid() }
+
 // Create makes the build known.
 func (h *Host) Create(_ context.Context, b Build) error {
 	h.mu.Lock()

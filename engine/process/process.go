@@ -15,6 +15,10 @@ type Config struct {
 	// or each would sweep the other's builds. Empty means "cc-ci".
 	Name string
 
+	// Ended begins the names of runners whose builds are this one's to find and to end as well, once they have ended
+	// themselves: those that run one build and have no successor that would look. Empty means none.
+	Ended string
+
 	// Grace is how long a process may live after SIGTERM before it is killed. Zero means ten seconds.
 	Grace time.Duration
 

@@ -174,7 +174,7 @@ func TestFolderElsewhereIsSwept(t *testing.T) {
 	}
 	after := func() *Host {
 		found := &tree{folder: cgroup("/elsewhere/runner-x")}
-		found.earlier = found.abandoned(string(place), found.folder)
+		found.earlier = found.abandoned(string(place), found.folder, func(name string) bool { return name == found.folder.name() })
 		return &Host{cfg: h.cfg, tree: found, builds: map[string]*build{}}
 	}
 	first := after()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
@@ -43,7 +44,7 @@ func (h *Host) marked(build string) finder {
 		self, launchers := os.Getpid(), h.build(build).launchers()
 		ours := func(p proc) bool {
 			marked, _ := p.marker()
-			return marked == want || uid > 0 && p.uid() == uid
+			return marked == want || h.ended(marked, build) || uid > 0 && p.uid() == uid
 		}
 		// Whose process it is is asked once more when its start is known: the PID may have gone to another meanwhile.
 		return visitThose(func(pid int) bool {
@@ -55,6 +56,13 @@ func (h *Host) marked(build string) finder {
 			}
 		})
 	}
+}
+
+// ended says that a marker names the build and a runner of Config.Ended. Whether that still runs is not asked here: only
+// builds of which its lock or its folder's has told so are looked for.
+func (h *Host) ended(marked, build string) bool {
+	runner, name, _ := strings.Cut(marked, "/")
+	return h.cfg.Ended != "" && strings.HasPrefix(runner, h.cfg.Ended) && name == build
 }
 
 // strays are the build's processes outside its cgroup.

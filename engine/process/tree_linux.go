@@ -27,8 +27,8 @@ type tree struct {
 	controllers []string
 	// v1 is the folder by controller.
 	v1 map[string]cgroup
-	// earlier are folders of this name elsewhere in the version 2 and version 1 trees: a start under another service
-	// or from another shell put them there, and what it left must be found from here.
+	// earlier are folders of this name elsewhere in the version 2 and version 1 trees, which a start under another service
+	// or from another shell put there, and those of Config.Ended: what they left must be found from here.
 	earlier, earlierV1 []cgroup
 	// locks keep other runners of this name, in containers of this host for one, from taking our folders for left
 	// behind.
@@ -91,20 +91,23 @@ func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error)
 	if !t.lock(t.folder) {
 		t.problems = append(t.problems, fmt.Sprintf("another runner uses %s too: give one of them another name", t.folder))
 	}
-	t.earlier = t.abandoned(trees.unified.mount, t.folder)
+	ours := func(name string) bool {
+		return name == cfg.Name || cfg.Ended != "" && strings.HasPrefix(name, cfg.Ended)
+	}
+	t.earlier = t.abandoned(trees.unified.mount, t.folder, ours)
 	for _, h := range trees.v1 {
 		t.openV1(h, cfg.Name)
-		t.earlierV1 = append(t.earlierV1, t.abandoned(h.mount, t.v1[h.controllers[0]])...)
+		t.earlierV1 = append(t.earlierV1, t.abandoned(h.mount, t.v1[h.controllers[0]], ours)...)
 	}
 	return t, nil
 }
 
-// abandoned are the folders of this runner's name, elsewhere in the tree, that no living runner uses. What disappears
-// while it looks is of no interest.
-func (t *tree) abandoned(mount string, current cgroup) []cgroup {
+// abandoned are the folders elsewhere in the tree that are ours by their names and that no living runner uses. What
+// disappears while it looks is of no interest.
+func (t *tree) abandoned(mount string, current cgroup, ours func(name string) bool) []cgroup {
 	var found []cgroup
 	_ = filepath.WalkDir(mount, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() || entry.Name() != t.folder.name() || path == mount {
+		if err != nil || !entry.IsDir() || !ours(entry.Name()) || path == mount {
 			return nil
 		}
 		if g := cgroup(path); g != current && t.lock(g) {

@@ -179,3 +179,21 @@ func TestStepCannotLeaveItsCgroup(t *testing.T) {
 	tearDown(t, h, b.Name)
 	neighbour(t)
 }
+
+// Whose directories are a runner's own.
+func TestOwns(t *testing.T) {
+	self := os.Geteuid()
+	for text, foreign := range map[string]int{"": self + 1, "31234": 31235, "20000-20099": 20100} {
+		users, err := parseUser(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &Host{users: users}
+		if !h.Owns(self) || h.Owns(foreign) {
+			t.Errorf("%q: its own user %t, uid %d %t", text, h.Owns(self), foreign, h.Owns(foreign))
+		}
+		if users != nil && !h.Owns(foreign-1) {
+			t.Errorf("%q: uid %d is not its own", text, foreign-1)
+		}
+	}
+}
