@@ -1,6 +1,6 @@
 // Command report reads the output of `go test -json`, shows what failed, and ends with one line of four numbers: tests
 // that passed, failed and were skipped, and packages whose result came from Go's cache. Subtests count; so does a
-// package that does not build. With -v it also shows each test as it ends, with -logs what those wrote that passed.
+// package that does not build. With -v it also shows each test as it ends, with -logs what tests write, at once.
 package main
 
 import (
@@ -36,7 +36,7 @@ type report struct {
 
 func main() {
 	verbose := flag.Bool("v", false, "show each test as it ends")
-	logs := flag.Bool("logs", false, "show what a test that passed wrote, too")
+	logs := flag.Bool("logs", false, "show what tests write to their logs, at once")
 	flag.Parse()
 	r := &report{out: os.Stderr, verbose: *verbose, logs: *logs, output: map[string][]string{}, failedTests: map[string]int{}}
 	if err := r.read(os.Stdin); err != nil {
@@ -78,6 +78,10 @@ func (r *report) event(e event) error {
 			r.cached++
 		}
 		r.output[key] = append(r.output[key], e.Output)
+		if r.logs && strings.HasPrefix(e.Output, "    ") { // a line of a test's log
+			_, err := io.WriteString(r.out, e.Output)
+			return err
+		}
 		return nil
 	case "build-output":
 		_, err := io.WriteString(r.out, e.Output)
@@ -95,25 +99,10 @@ func (r *report) event(e event) error {
 	default:
 		return nil
 	}
-	if err := r.logged(r.output[key]); err != nil {
-		return err
-	}
 	delete(r.output, key)
 	if r.verbose && e.Test != "" {
 		_, err := fmt.Fprintf(r.out, "  %s %s %s (%.1f s)\n", e.Action, path.Base(e.Package), e.Test, e.Elapsed)
 		return err
-	}
-	return nil
-}
-
-// logged shows what a test wrote by its log, if that is wanted: such lines are indented.
-func (r *report) logged(lines []string) error {
-	for _, line := range lines {
-		if r.logs && strings.HasPrefix(line, "    ") {
-			if _, err := io.WriteString(r.out, line); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
