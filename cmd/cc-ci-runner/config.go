@@ -230,6 +230,17 @@ func readSecrets(config *Config) []error {
 	return faults
 }
 
+// secretNames are the variables that hold secrets.
+func secretNames() (names []string) {
+	config := reflect.TypeFor[Config]()
+	for i := range config.NumField() {
+		if tag := config.Field(i).Tag; tag.Get("credential") != "" {
+			names = append(names, tag.Get("envconfig"))
+		}
+	}
+	return names
+}
+
 func readSecret(name, credential string) (string, error) {
 	file := os.Getenv(name + "_FILE")
 	switch dir := os.Getenv("CREDENTIALS_DIRECTORY"); {

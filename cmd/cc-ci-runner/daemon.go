@@ -44,12 +44,15 @@ func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	for _, warning := range warnings {
 		log.entry.Warn(warning)
 	}
+	signals := make(chan os.Signal, 8) // caught before anything is made that a sudden end would leave behind
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	d, err := newDaemon(ctx, config, log)
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
 	d.environment = environment
-	return errors.Join(d.serve(ctx), log.Close())
+	return errors.Join(d.serve(ctx, signals), log.Close())
 }
 
 // faulty is the end of a daemon whose configuration cannot be used: err has one line per fault, each naming its variable.
@@ -78,8 +81,8 @@ type daemon struct {
 // newDaemon makes every part, in order. Nothing is taken from the server yet.
 func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, err error) {
 	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}, stageEnded: make(chan struct{}, 1)}
-	if err := process.Harden(); err != nil {
-		log.entry.WithError(err).Warn("the runner's memory is not hidden from processes of the same user")
+	if err := errors.Join(process.HideEnvironment(secretNames()...), process.Harden()); err != nil {
+		log.entry.WithError(err).Warn("the runner's secrets are not hidden from processes of the same user")
 	}
 	state := filepath.Join(config.State, stateName(config))
 	if err := os.MkdirAll(state, 0o700); err != nil {
@@ -237,12 +240,9 @@ func (c *Config) leaks(report *engine.Report, err error) (warning string, _ erro
 }
 
 // serve runs until a signal has ended it and everything is torn down.
-func (d *daemon) serve(ctx context.Context) error {
+func (d *daemon) serve(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGHUP)
-	defer signal.Stop(signals)
 
 	d.log.entry.Infof("cc-ci-runner %s (%s) for %s, capacity %d", version, goruntime.Version(), d.config.server(), d.config.Capacity)
 	var beside sync.WaitGroup
@@ -321,6 +321,10 @@ func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, endRecover
 
 // reload reads the configuration again and applies what can change while builds run: the capacity and the limits.
 func (d *daemon) reload() {
+	if d.environment.file == "" {
+		d.log.entry.Warn("SIGHUP: there is no configuration file to read again (cc-ci-runner daemon FILE); drain or restart the runner to change its environment")
+		return
+	}
 	config, warnings, err := d.environment.load()
 	if err != nil {
 		d.log.entry.WithError(err).Error("SIGHUP: the configuration is faulty; the old one stays")

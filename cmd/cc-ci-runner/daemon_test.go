@@ -257,6 +257,17 @@ func TestDaemonRunsABuildAndStops(t *testing.T) {
 	}
 }
 
+// A runner that is told to stop while it starts leaves nothing that it has begun to make.
+func TestSignalAtTheStart(t *testing.T) {
+	t.Parallel()
+	s := startDaemon(t, runtimetest.NewServer(t), nil)
+	s.says("containment: ")
+	s.signal(syscall.SIGTERM)
+	if code := s.exit(); code != 0 || !strings.Contains(s.text(), "stopped") {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestFirstSignalDrainsSecondCancels(t *testing.T) {
 	server := runtimetest.NewServer(t, runtimetest.Poll(2*time.Second))
 	s := startDaemon(t, server, nil)
@@ -320,6 +331,19 @@ func TestSIGHUPChangesTheCapacity(t *testing.T) {
 	if server.Stage(first.Stage).Status != drone.StatusRunning {
 		t.Error("a reload touched a running build")
 	}
+}
+
+// Without a file there is nothing to read again, and the runner says so instead of that all is in force.
+func TestSIGHUPWithoutAFile(t *testing.T) {
+	t.Parallel()
+	server := runtimetest.NewServer(t)
+	s := &running{t: t, server: server, cmd: program(t, "daemon"), done: make(chan struct{})}
+	s.cmd.Env = append(s.cmd.Env, "DRONE_RPC_PROTO=http", "DRONE_RPC_HOST="+server.Host, "DRONE_RPC_SECRET="+server.Secret,
+		"DRONE_HTTP_BIND=127.0.0.1:0", "DRONE_RUNNER_ROOT="+t.TempDir(), "DRONE_RUNNER_STATE="+t.TempDir())
+	s.start()
+	s.says("capacity 2")
+	s.signal(syscall.SIGHUP)
+	s.says("SIGHUP: there is no configuration file to read again")
 }
 
 func TestBusyAddresses(t *testing.T) {

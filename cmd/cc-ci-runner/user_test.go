@@ -178,6 +178,11 @@ func TestStepsOfAnotherUserSeeNoSecrets(t *testing.T) {
 		t.Errorf("the secret is not masked, but missing in %q", log)
 	}
 	hides(t, "the daemon's log", s.text(), "")
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(environ), "DRONE_RPC_SECRET=***") {
+		t.Errorf("the daemon's environment is %q, %v", environ, err)
+	}
+	hides(t, "the daemon's environment", string(environ), "")
 	s.hidesInFiles(hall + "/builds")
 	s.hidesInFiles(s.state)
 }

@@ -45,6 +45,13 @@ func playChild(role string) int {
 			return 1
 		}
 		return 0
+	case "hide-environment":
+		environ, err := []byte(nil), HideEnvironment("SECRET", "NOT_SET", "EMPTY")
+		if err == nil {
+			environ, err = os.ReadFile("/proc/self/environ")
+		}
+		fmt.Printf("%q %v", environ, err)
+		return 0
 	case "hog":
 		return hog()
 	case "runner":

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Host runs builds on this machine. It is safe for concurrent use.
@@ -229,12 +227,4 @@ func (h *Host) build(name string) *build {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.builds[name]
-}
-
-// Harden keeps other processes of the runner's user from reading its memory and environment.
-func Harden() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("make the runner's memory unreadable: %w", err)
-	}
-	return nil
 }

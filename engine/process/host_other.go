@@ -34,6 +34,9 @@ func Main([]string) (handled bool, exit int) { return false, 0 }
 // Harden does nothing on this system.
 func Harden() error { return nil }
 
+// HideEnvironment does nothing on this system.
+func HideEnvironment(...string) error { return nil }
+
 // Open returns a Host that kills a command's process group and nothing more.
 func Open(_ context.Context, cfg Config) (*Host, error) {
 	if cfg.User != "" {

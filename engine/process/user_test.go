@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"slices"
 	"strconv"
@@ -195,5 +196,21 @@ func TestOwns(t *testing.T) {
 		if users != nil && !h.Owns(foreign-1) {
 			t.Errorf("%q: uid %d is not its own", text, foreign-1)
 		}
+	}
+}
+
+// Not even root reads a secret that the runner was started with from the list of processes.
+func TestHideEnvironment(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = []string{"CC_CI_TEST_CHILD=hide-environment", "EMPTY=", "SECRET=canary = value", "SECRETS=shown", "LAST=one"}
+	out, err := cmd.CombinedOutput()
+	want := strings.Join([]string{cmd.Env[0], "EMPTY=", "SECRET=**************", "SECRETS=shown", "LAST=one", ""}, "\x00")
+	if got := string(out); err != nil || got != fmt.Sprintf("%q <nil>", want) {
+		t.Errorf("%v, %s; want %q", err, got, want)
 	}
 }
