@@ -3,6 +3,8 @@ package bridge_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
 // TestWhoMay asks every kind of account in every mode, with a bot that may and one that may not ask for permissions.
@@ -320,4 +323,34 @@ func TestMissedOnlyOnce(t *testing.T) {
 		return strings.Count(strings.Join(b.gitea.Asked(), "\n"), "/issues/comments?") > scans+3
 	})
 	b.built(2)
+}
+
+// TestWatermarkMoves shows that what was read once is not read for ever.
+func TestWatermarkMoves(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 10*time.Millisecond, 0 })
+	b.stop()
+	store, err := journal.Open(filepath.Join(b.dir, "journal"))
+	check(t, err)
+	hour := time.Now().Add(-time.Hour)
+	check(t, store.SetMark(bridgetest.Owner+"/"+bridgetest.Name, hour.Add(-time.Hour)))
+	check(t, store.Close())
+	b.gitea.Comment("wim", 1, "any comment")
+	before := len(b.gitea.Asked())
+	b.start()
+	var since []time.Time // of each reading
+	b.until("the comments are read from a later time", func() bool {
+		since = nil
+		for _, asked := range b.gitea.Asked()[before:] {
+			_, query, _ := strings.Cut(asked, "/issues/comments?")
+			if values, err := url.ParseQuery(query); err == nil && values.Has("since") {
+				at, err := time.Parse(time.RFC3339, values.Get("since"))
+				check(t, err)
+				since = append(since, at)
+			}
+		}
+		return len(since) > 0 && since[len(since)-1].After(hour)
+	})
+	if since[0].After(hour) {
+		t.Errorf("the first reading began at %s, want what the mark says", since[0])
+	}
 }

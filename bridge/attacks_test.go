@@ -130,6 +130,7 @@ func TestAttack03NotACollaborator(t *testing.T) {
 	wim := map[string]any{"id": 102, "login": "wim"}
 	b.send(change(t, body, func(m map[string]any) { m["sender"] = wim }), 200) // edited by a writer
 	b.send(change(t, body, func(m map[string]any) { m["comment"].(map[string]any)["original_author"] = "wim" }), 200)
+	b.say("bot", 2, "!testme", 200) // whatever makes the bot write a command: it never answers itself
 	for _, action := range []string{"edited", "deleted", "reviewed", ""} {
 		b.send(change(t, body, func(m map[string]any) { m["action"] = action }), 200)
 	}
@@ -252,8 +253,13 @@ func TestAttack07ForeignCloneURL(t *testing.T) {
 func TestAttack08MarkdownInjection(t *testing.T) {
 	b := newBed(t, nil)
 	b.gitea.Add("x](http://evil.example)", "write") // no forge allows this name; the bridge does not rely on it
+	// Anyone can write the bot's marker: only the account tells whose comment it is.
+	forged, _ := b.gitea.Comment("stan", 2, "mine\n\n<!-- cc-ci:notice:7-2 -->")
 	for _, command := range []string{"!testme @everyone", "!testme ![](http://evil.example/p.png)", "!testme <img/src=http://evil.example>"} {
 		b.reacted(b.say("wim", 2, command, 202), "confused")
+	}
+	if note := string(b.gitea.Body(forged)); !strings.Contains(note, "mine") || len(b.gitea.Replies(2)) != 1 {
+		t.Errorf("the notice went into a stranger's comment: %s", note)
 	}
 	b.drone.Begin("error") // the server's message holds a backtick and a mention
 	b.say("wim", 1, "!testme", 202)

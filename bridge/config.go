@@ -49,6 +49,7 @@ type Config struct {
 	Deadline time.Duration // a run that takes longer is cancelled
 	GiveUp   time.Duration // an unreachable server is asked for so long before the author is told
 	Settle   time.Duration // how long a build whose reply was lost is looked for before it is asked for again
+	Twins    time.Duration // how long after the first demand a second build is looked for, even if the run has ended
 	Poll     time.Duration // first interval of asking for a build's state
 	PollMax  time.Duration // last interval
 	CatchUp  time.Duration // interval of reading comments whose hook was lost
@@ -66,10 +67,10 @@ type Config struct {
 	RetryMax   time.Duration
 }
 
-// allows reports whether a repository is on the allow-list. Gitea's names do not differ by case, so neither do these.
-func (c *Config) allows(r gitea.Repo) bool {
+// Allows reports whether a repository is on the allow-list. Gitea's names do not differ by case, so neither do these.
+func (c *Config) Allows(owner, name string) bool {
 	return slices.ContainsFunc(c.Repos, func(entry string) bool {
-		return strings.EqualFold(entry, r.Owner) || strings.EqualFold(entry, r.FullName())
+		return strings.EqualFold(entry, owner) || strings.EqualFold(entry, owner+"/"+name)
 	})
 }
 

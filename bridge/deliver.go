@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"fmt"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
@@ -17,7 +18,7 @@ const statusTries = 8
 
 // deliver puts the outcome on the pull request: the reply, the commit status, the reaction. Everything may be
 // repeated. What Gitea refuses for good (a locked conversation, a deleted comment) is left out.
-func (b *Bridge) deliver(j *job) error {
+func (b *Bridge) deliver(ctx context.Context, j *job) error {
 	// In this order: whoever waits for the reaction finds the reply and the status complete.
 	r, o := &j.req, j.req.Outcome
 	if err := b.onlyReply(r); err != nil && !safehttp.Definite(err) {
@@ -40,6 +41,9 @@ func (b *Bridge) deliver(j *job) error {
 	}
 	if err := b.react(r, reaction(o)); err != nil {
 		return err
+	}
+	if !b.outlast(ctx, j) {
+		return nil // the next Run delivers again, which changes nothing, and goes on looking
 	}
 	return b.finish(j)
 }

@@ -1,6 +1,8 @@
 package bridge
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +18,9 @@ import (
 
 // maxSkew is how far two clocks may differ before comments are judged wrongly.
 const maxSkew = 30 * time.Second
+
+// knockTime bounds the call to the hook's address.
+const knockTime = 10 * time.Second
 
 // doctor prints one line for each thing it looked at: ok, FAIL for what must be mended, note for what cannot be known
 // from here or may be meant so. It goes on after a fault, so that one run shows everything.
@@ -49,12 +54,14 @@ type HookCheck struct {
 func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
 	d := &doctor{out: out}
 	if d.gitea(&cfg) {
+		d.people(&cfg)
 		for _, entry := range cfg.Repos {
 			d.entry(&cfg, entry, hooks)
 		}
 	}
 	if hooks.URL != "" {
 		d.reach(hooks.URL)
+		d.knock(&cfg, hooks.URL)
 	}
 	if access, ok := d.drone(&cfg); ok {
 		d.pipeline(&cfg, access)
@@ -70,7 +77,14 @@ func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
 
 func (d *doctor) gitea(cfg *Config) bool {
 	version, err := cfg.Gitea.Version()
-	if err != nil {
+	switch code := safehttp.Status(err); {
+	case code == http.StatusUnauthorized:
+		d.bug("Gitea refuses the bot's token: make a new one and set GITEA_TOKEN to it")
+		return false
+	case code == http.StatusNotFound:
+		d.bug("what answers at GITEA_URL is not Gitea: %v", err)
+		return false
+	case err != nil:
 		d.bug("Gitea does not answer: %v", err)
 		return false
 	}
@@ -90,6 +104,33 @@ func (d *doctor) gitea(cfg *Config) bool {
 	}
 	d.ok("the bot is %s (id %d)", plain(self.Login, 64), self.ID)
 	return true
+}
+
+// people looks up who is listed: a misspelt name lets nobody in, and nobody would say so.
+func (d *doctor) people(cfg *Config) {
+	if cfg.Access != AccessList {
+		return
+	}
+	for _, name := range cfg.Users {
+		switch _, err := cfg.Gitea.Account(name); {
+		case safehttp.Status(err) == http.StatusNotFound:
+			d.bug("there is no account %s: mend USERS", name)
+		case err != nil:
+			d.bug("listed account: %v", err)
+		default:
+			d.ok("%s may start runs", name)
+		}
+	}
+	for _, name := range cfg.Teams {
+		switch id, err := cfg.Gitea.Team(name); {
+		case err != nil:
+			d.bug("listed team: the token needs the scope read:organization, and the bot must be in the organisation: %v", err)
+		case id == 0:
+			d.bug("there is no team %s: mend TEAMS", name)
+		default:
+			d.ok("members of %s may start runs", name)
+		}
+	}
 }
 
 func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
@@ -142,6 +183,9 @@ func (d *doctor) rights(cfg *Config, r gitea.Repo) {
 	if push && !admin && cfg.Access == AccessWrite {
 		d.note("%s: the bot is no administrator, so authors' rights are confirmed by teams and assignees", r.FullName())
 	}
+	if why := cfg.Gitea.BlindToTeams(r); why != "" && cfg.Access == AccessWrite {
+		d.note("%s: who may write only as a member of a team may be refused: %s", r.FullName(), why)
+	}
 	for _, scope := range cfg.Gitea.MissingScopes(r) {
 		d.bug("%s: the token lacks the scope %s", r.FullName(), scope)
 	}
@@ -168,6 +212,38 @@ func (d *doctor) reach(hook string) {
 	d.ok("the hook's host has a public address, which Gitea calls by default")
 }
 
+// knock posts a signed body that asks for nothing to the hook's address, as Gitea would. Only the bridge knows what to
+// answer, and only one with the same secret does.
+func (d *doctor) knock(cfg *Config, hook string) {
+	body := []byte("{}")
+	req, err := http.NewRequest(http.MethodPost, hook, bytes.NewReader(body))
+	if err != nil {
+		d.bug("the hook's address is none: %v", err)
+		return
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(gitea.SignatureHeader, gitea.Sign(cfg.Secrets[0], body))
+	client := &http.Client{Timeout: knockTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	if err != nil {
+		d.note("nobody answers at the hook's address from here; is the bridge running? %v", err)
+		return
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 100))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		d.note("the answer from the hook's address cannot be read: %v", err)
+		return
+	}
+	switch answer := strings.TrimSpace(string(text)); {
+	case resp.StatusCode == nothing.code && answer == nothing.text:
+		d.ok("the bridge answers at the hook's address and knows the first secret")
+	case resp.StatusCode == unsigned.code && answer == unsigned.text:
+		d.bug("the bridge at the hook's address does not know the first of HOOK_SECRETS: restart it with the same settings")
+	default:
+		d.bug("what answers at the hook's address with status %d is not the bridge: mend HOOK_URL, which ends in /hook, or the proxy before it", resp.StatusCode)
+	}
+}
+
 // pipeline looks whether there is anything to build.
 func (d *doctor) pipeline(cfg *Config, at drone.Access) {
 	if _, err := cfg.Gitea.Repo(at.Owner, at.Name); err != nil {
@@ -187,7 +263,14 @@ func (d *doctor) pipeline(cfg *Config, at drone.Access) {
 
 func (d *doctor) drone(cfg *Config) (access drone.Access, ok bool) {
 	access, err := cfg.Drone.Check()
+	code := safehttp.Status(err)
 	switch {
+	case code == http.StatusUnauthorized:
+		d.bug("Drone refuses the bot's token: take it from the bot's account page and set DRONE_TOKEN to it")
+	case code == http.StatusNotFound && access.Login == "":
+		d.bug("what answers at DRONE_URL is not Drone: %v", err)
+	case code == http.StatusNotFound:
+		d.bug("Drone: %s does not see the CI repository; mend CI_REPO, or give it write there and let it log in once", plain(access.Login, 64))
 	case err != nil:
 		d.bug("Drone: %v", err)
 	case !access.Active:

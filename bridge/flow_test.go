@@ -153,9 +153,9 @@ func TestLostReplies(t *testing.T) {
 	b.built(1)
 }
 
-// TestLateTwin lets Drone make the build of a demand that was given up, after the build of the next one.
+// TestLateTwin lets Drone make the build of a demand that was given up, after the build of the next one, and after its end.
 func TestLateTwin(t *testing.T) {
-	b := newBed(t, nil)
+	b := newBed(t, func(c *bridge.Config) { c.Twins = time.Hour })
 	lost := false
 	b.drone.Script(func(r *http.Request) bridgetest.Fault {
 		if r.Method == http.MethodPost && !lost {
@@ -170,12 +170,32 @@ func TestLateTwin(t *testing.T) {
 	twin, err := late.Create(b.drone.Builds()[0].Params)
 	check(t, err)
 	b.until("the twin is cancelled", func() bool { return b.drone.Builds()[twin.Number-1].Status == "killed" })
-	b.drone.Set(1, "success")
-	b.reply(1, "**success**")
-	b.idle()
-	if !strings.Contains(b.audit.String(), `"rule":"twin, build 2"`) {
-		t.Errorf("audit: %s", b.audit)
+	b.drone.Set(1, "failure")
+	b.reply(1, "**failure**")
+
+	b.stop() // a restart does not end the watch
+	b.start()
+	later, err := late.Create(b.drone.Builds()[0].Params)
+	check(t, err)
+	b.until("the twin of an ended run is cancelled", func() bool { return b.drone.Builds()[later.Number-1].Status == "killed" })
+	for _, want := range []string{`"rule":"twin, build 2"`, `"rule":"twin, build 3"`} {
+		b.until("the audit log has "+want, func() bool { return strings.Contains(b.audit.String(), want) })
 	}
+	b.say("wim", 1, "!retest", 202) // the run counts as ended
+	b.until("the retest runs", func() bool { return len(b.drone.Builds()) == 4 })
+}
+
+// TestTokenRunsOut lets the bot's token at Gitea end while a build runs: the result is told once there is another.
+func TestTokenRunsOut(t *testing.T) {
+	b := newBed(t, nil)
+	comment := b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.gitea.Script(func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Status: 401} })
+	b.drone.Set(1, "success")
+	b.until("the bridge was refused", func() bool { return strings.Count(b.log.String(), "HTTP status 401") > 2 })
+	b.gitea.Script(nil)
+	b.reacted(comment, "rocket")
+	b.reply(1, "**success**")
 }
 
 // TestNobodyThere starts Drone after the command: what never reached it is asked for again without a search.

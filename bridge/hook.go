@@ -22,6 +22,12 @@ type answer struct {
 	text string
 }
 
+// The answers that doctor knows the bridge by.
+var (
+	nothing  = answer{http.StatusOK, "nothing to do"}
+	unsigned = answer{http.StatusUnauthorized, "signature does not fit"}
+)
+
 // Handler serves POST /hook for Gitea, POST /drone for Drone, and GET /healthz.
 func (b *Bridge) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -79,7 +85,7 @@ func isTooLong(err error) bool {
 // hook judges a body from Gitea. Nothing is read from it before its signature fits.
 func (b *Bridge) hook(header http.Header, body []byte) answer {
 	if !gitea.Verify(b.Secrets, body, header.Get(gitea.SignatureHeader)) {
-		return answer{http.StatusUnauthorized, "signature does not fit"}
+		return unsigned
 	}
 	e, err := gitea.Decode(body)
 	if err != nil {
@@ -88,7 +94,7 @@ func (b *Bridge) hook(header http.Header, body []byte) answer {
 	// Gitea calls anything but 2xx a failed delivery and shows it in red to the repository's owner, so what is none of
 	// the bridge's business is answered with 200.
 	if e.Kind == gitea.Other || !narrows(header) {
-		return answer{http.StatusOK, "nothing to do"}
+		return nothing
 	}
 	if e.Kind == gitea.Comment {
 		return b.comment(e)
@@ -102,7 +108,7 @@ func (b *Bridge) hook(header http.Header, body []byte) answer {
 // foreign names the rule by which a pull request is none of the bridge's business, or nothing.
 func (b *Bridge) foreign(e gitea.Event) string {
 	switch {
-	case !b.allows(e.Repo):
+	case !b.Allows(e.Repo.Owner, e.Repo.Name):
 		return "repository is not on the list"
 	case e.Base != 0 && e.Base != e.Repo.ID:
 		return "pull request is for another repository"
@@ -220,7 +226,7 @@ func (b *Bridge) pullChanged(repo, pr int64, now gitea.Pull) error {
 // hint judges a body from Drone: it only makes a job look sooner.
 func (b *Bridge) hint(header http.Header, body []byte) answer {
 	if err := drone.Verify(b.DroneSecret, header, body, time.Now()); err != nil {
-		return answer{http.StatusUnauthorized, "signature does not fit"}
+		return unsigned
 	}
 	id, err := drone.Hint(body)
 	if err != nil {

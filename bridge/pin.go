@@ -157,7 +157,7 @@ func (b *Bridge) lastFailed(r *journal.Request, cmd Command) (string, error) {
 	passed := map[string]bool{}
 	// From the newest: of each recipe only its last run counts, so one that has passed since is not run again.
 	for _, old := range slices.Backward(requests) {
-		if old.State != journal.Reported || old.Comment >= r.Comment || passed[old.Recipe] {
+		if old.Outcome == nil || old.Outcome.Status == statusNone || old.Comment >= r.Comment || passed[old.Recipe] {
 			continue
 		}
 		if len(cmd.Args) > 0 && (len(cmd.Args) > 1 || old.Recipe != cmd.Args[0]) {

@@ -220,13 +220,25 @@ func (b *Bridge) endTwins(j *job) {
 	}
 }
 
+// outlast looks for twins of a run that has ended, for as long as Drone may still make one, and reports whether that time
+// is over. Nobody waits for it: the result has been told.
+func (b *Bridge) outlast(ctx context.Context, j *job) bool {
+	for j.req.Again && time.Since(j.req.Asked) < b.Twins {
+		b.endTwins(j)
+		if !b.doze(ctx, j, b.PollMax) {
+			return false
+		}
+	}
+	return true
+}
+
 // createFailed ends the request when Drone's answer is its last word; otherwise a build may exist, unless Drone was
 // never reached.
 func (b *Bridge) createFailed(j *job, err error) error {
 	switch code := safehttp.Status(err); {
 	case safehttp.Unsent(err) || (safehttp.Definite(err) && drone.Passing(err)):
 		return err
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+	case code == http.StatusUnauthorized || code == http.StatusForbidden: // may pass, but who can mend it should be told
 		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))
 	case code == http.StatusNotFound: // Drone's answer also to whoever may not see the repository
 		return b.decide(j, failed("repository unknown",

@@ -58,7 +58,7 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 func (b *Bridge) step(ctx context.Context, j *job) error {
 	switch {
 	case j.req.Outcome != nil:
-		return b.deliver(j)
+		return b.deliver(ctx, j)
 	case j.req.State == journal.Received:
 		return b.authorise(j)
 	case j.req.State == journal.Authorised:

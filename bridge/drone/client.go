@@ -138,7 +138,7 @@ type Access struct {
 	File                string // the pipeline's
 }
 
-// Check asks who the token is and what it may do.
+// Check asks who the token is and what it may do. An error with a login is about the repository.
 func (c *Client) Check() (Access, error) {
 	self, err := c.api.Self()
 	if err != nil {
@@ -155,11 +155,11 @@ func (c *Client) Check() (Access, error) {
 	path := fmt.Sprintf("/api/repos/%s/%s", url.PathEscape(c.owner), url.PathEscape(c.name))
 	resp, err := c.http.Get(c.base + path)
 	if err != nil {
-		return Access{}, fmt.Errorf("repository %s/%s: %w", c.owner, c.name, err)
+		return Access{Login: self.Login}, fmt.Errorf("repository %s/%s: %w", c.owner, c.name, err)
 	}
 	err = json.NewDecoder(resp.Body).Decode(&repo)
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return Access{}, fmt.Errorf("read repository: %w", err)
+		return Access{Login: self.Login}, fmt.Errorf("read repository: %w", err)
 	}
 	if repo.Config == "" {
 		repo.Config = ".drone.yml"

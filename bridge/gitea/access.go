@@ -128,20 +128,29 @@ func (c *Client) IsCollaborator(r Repo, u User) (bool, error) {
 
 // InTeam reports whether the user is in a team given as organisation/team.
 func (c *Client) InTeam(team string, u User) (bool, error) {
+	id, err := c.Team(team)
+	if err != nil || id == 0 {
+		return false, err
+	}
+	return c.member(id, u)
+}
+
+// Team returns the id of a team given as organisation/team, or 0 if the organisation has none of that name.
+func (c *Client) Team(team string) (int64, error) {
 	org, name, _ := strings.Cut(team, "/")
 	teams, err := pages(func(o sdk.ListOptions) ([]*sdk.Team, error) {
 		list, _, err := c.api.ListOrgTeams(org, sdk.ListTeamsOptions{ListOptions: o})
 		return list, err
 	})
 	if err != nil {
-		return false, fmt.Errorf("teams of %s: %w", org, err)
+		return 0, fmt.Errorf("teams of %s: %w", org, err)
 	}
 	for _, t := range teams {
 		if strings.EqualFold(t.Name, name) {
-			return c.member(t.ID, u)
+			return t.ID, nil
 		}
 	}
-	return false, nil
+	return 0, nil
 }
 
 // Account looks an account up by its name.

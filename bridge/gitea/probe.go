@@ -51,6 +51,22 @@ func (c *Client) MissingScopes(r Repo) []string {
 	return missing
 }
 
+// BlindToTeams says why the token cannot learn who is in the repository's teams, or nothing if it can or there are none.
+func (c *Client) BlindToTeams(r Repo) string {
+	teams, _, err := c.api.GetRepoTeams(r.Owner, r.Name) // a user's repository has none, and says so with an error
+	if err != nil || len(teams) == 0 {
+		return ""
+	}
+	_, _, err = c.api.ListOrgTeams(r.Owner, sdk.ListTeamsOptions{})
+	switch {
+	case lacksScope(err):
+		return "the token lacks the scope read:organization"
+	case safehttp.Status(err) == http.StatusForbidden:
+		return "the bot is not in the organisation"
+	}
+	return ""
+}
+
 // lacksScope tells a refused token from a refused account.
 func lacksScope(err error) bool {
 	return safehttp.Status(err) == http.StatusForbidden && strings.Contains(err.Error(), "scope")

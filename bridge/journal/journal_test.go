@@ -80,6 +80,14 @@ func TestAcceptOnce(t *testing.T) {
 	}
 }
 
+// TestWritesAreSynced looks at the settings by which the store leaves out fsync: no test can take the power away.
+func TestWritesAreSynced(t *testing.T) {
+	j := openTest(t, filepath.Join(t.TempDir(), "journal"))
+	if j.db.NoSync || j.db.NoGrowSync {
+		t.Error("writes are not on disk when their call returns")
+	}
+}
+
 func TestPullAndStops(t *testing.T) {
 	j := openTest(t, filepath.Join(t.TempDir(), "journal"))
 	for comment := range int64(10) {

@@ -42,9 +42,14 @@ func Status(err error) int {
 
 // Definite reports whether err is the server's last word: asking again would be answered the same.
 func Definite(err error) bool {
-	// 5xx is left out: servers and the proxies before them answer so when they are restarted.
-	code := Status(err)
-	return code >= 300 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests
+	// 5xx is left out: servers and the proxies before them answer so when they are restarted. So is 401: a token that has
+	// run out is replaced by a person, and until then nothing may count as done.
+	switch code := Status(err); code {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	default:
+		return code >= 300 && code < 500
+	}
 }
 
 // Unsent reports whether the call failed because there was no connection: the server knows nothing of it.

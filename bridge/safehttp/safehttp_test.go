@@ -33,12 +33,12 @@ func get(c *http.Client, address string) ([]byte, error) {
 
 func TestStatusErrors(t *testing.T) {
 	u, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		code := map[string]int{"/303": 303, "/404": 404, "/408": 408, "/429": 429, "/500": 500}[r.URL.Path]
+		code := map[string]int{"/303": 303, "/401": 401, "/404": 404, "/408": 408, "/429": 429, "/500": 500}[r.URL.Path]
 		w.Header().Set("Location", "http://127.0.0.1:1/elsewhere")
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, `{"message":"no\nway `+strings.Repeat("x", 500)+`"}`)
 	})
-	for path, definite := range map[string]bool{"/303": true, "/404": true, "/408": false, "/429": false, "/500": false} {
+	for path, definite := range map[string]bool{"/303": true, "/401": false, "/404": true, "/408": false, "/429": false, "/500": false} {
 		_, err := get(c, u.String()+path+"?q=1")
 		if Status(err) == 0 || Definite(err) != definite {
 			t.Errorf("%s: %v, definite %v", path, err, Definite(err))

@@ -248,7 +248,7 @@ func (c *config) validate() error {
 
 func (f *faults) servers(c *config) {
 	for name, value := range map[string]string{"GITEA_URL": c.GiteaURL, "DRONE_URL": c.DroneURL} {
-		f.check(isServer(value), name, "set it to the server's address, such as https://git.example.org")
+		f.check(isServer(value), name, "set it to the server's address, such as https://server.example.org")
 	}
 	f.check(c.HookURL == "" || isServer(c.HookURL), "HOOK_URL", "must be an http or https address")
 	f.check(c.GiteaToken != "", "GITEA_TOKEN", "set it, or its _FILE, to the bot's token")
@@ -267,15 +267,20 @@ func (f *faults) people(c *config) {
 	for _, entry := range c.Repos {
 		f.check(isName(entry) || isFullName(entry), "REPOS", "%q is neither an owner nor owner/name", entry)
 	}
+	listed := bridge.Config{Repos: c.Repos}
 	for repo, names := range c.recipes() {
 		f.check(isFullName(repo), "RECIPES", "%q is not owner/name", repo)
+		owner, name, _ := strings.Cut(repo, "/")
+		f.check(!isFullName(repo) || listed.Allows(owner, name), "RECIPES", "%q is not among REPOS", repo)
 		for _, name := range names {
 			f.check(bridge.ValidRecipe(name), "RECIPES", "%q is not a recipe's name", name)
 		}
 	}
 	f.check(slices.Contains([]string{bridge.AccessWrite, bridge.AccessCollaborator, bridge.AccessList}, c.Access),
 		"ACCESS", "must be write, collaborator or list")
-	f.check(c.Access != bridge.AccessList || len(c.Users)+len(c.Teams) > 0, "ACCESS", "is list, but USERS and TEAMS are empty")
+	people := len(c.Users) + len(c.Teams)
+	f.check(c.Access != bridge.AccessList || people > 0, "ACCESS", "is list, but USERS and TEAMS are empty")
+	f.check(c.Access == bridge.AccessList || people == 0, "ACCESS", "must be list for USERS and TEAMS to count; or remove these")
 	for _, team := range c.Teams {
 		f.check(isFullName(team), "TEAMS", "%q is not organisation/team", team)
 	}

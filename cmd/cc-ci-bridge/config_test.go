@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 		"DRONE_TOKEN=", "HOOK_SECRETS=", "HOOK_SECRETS=canary", "HOOK_SECRETS=" + strings.Repeat("x", 40) + ",canary", "HOOK_SECRETS= , ",
 		"DRONE_WEBHOOK_SECRET=canary", "CI_REPO=", "CI_REPO=ci", "CI_REPO=ci/tests/x", "CI_BRANCH=", "CI_BRANCH=main;id", "CI_BRANCH=$(id)", "CI_BRANCH=-x",
 		"REPOS=", "REPOS=a/b/c", "REPOS=a b", "RECIPES=org/app:../x", "RECIPES=app:one", "RECIPES=org/app:One", "ACCESS=all", "ACCESS=list",
-		"TEAMS=org", "PUSH_POLICY=run", "QUIET=-1s", "MAX_AGE=0s", "DEADLINE=-1h", "GRACE=1h", "POLL=1m", "QUEUE=0", "USER_BURST=-1",
+		"RECIPES=ann/other:one", "PUSH_POLICY=run", "QUIET=-1s", "MAX_AGE=0s", "DEADLINE=-1h", "GRACE=1h", "POLL=1m", "QUEUE=0", "USER_BURST=-1",
 		"LOG_LEVEL=loud", "STATE_DIR=state", "HOOK_URL=bridge/hook", "LISTEN=", "MAX_CONNECTIONS=0", "CATCH_UP=0s", "SETTLE=0s",
 	} {
 		t.Run(pair, func(t *testing.T) {
@@ -80,6 +80,16 @@ func TestFaults(t *testing.T) {
 	setenv(t, "GITEA_TOKEN=", "REPOS=", "QUEUE=0")
 	if _, err := load(); err == nil || len(strings.Split(err.Error(), "\n")) != 3 {
 		t.Errorf("three faults gave %v", err)
+	}
+	for _, pair := range []string{"USERS=ann", "TEAMS=org/coders"} { // both count with ACCESS=list only
+		setenv(t, pair)
+		if _, err := load(); err == nil || !strings.HasPrefix(err.Error(), prefix+"ACCESS: must be list") {
+			t.Errorf("%s: %v", pair, err)
+		}
+	}
+	setenv(t, "ACCESS=list", "TEAMS=org")
+	if _, err := load(); err == nil || !strings.HasPrefix(err.Error(), prefix+"TEAMS: ") {
+		t.Errorf("a team without organisation: %v", err)
 	}
 	setenv(t, "QUEUE=many", "POLL=5", "RECIPES=org/app")
 	_, err := load()

@@ -22,9 +22,9 @@ var version = ""
 type cli struct {
 	Version  kong.VersionFlag `help:"Print the version and exit."`
 	Serve    serveCmd         `cmd:"" default:"1" help:"Receive hooks and run the builds they ask for (default)."`
-	Register registerCmd      `cmd:"" help:"Create or repair the hook on the configured repositories."`
-	Doctor   doctorCmd        `cmd:"" help:"Check tokens, rights, hooks, the CI repository and the clock."`
-	Replay   replayCmd        `cmd:"" help:"Sign a saved hook body and post it to the bridge."`
+	Register registerCmd      `cmd:"" help:"Create or repair the hook on the configured repositories; takes HOOK_URL and ADMIN_TOKEN."`
+	Doctor   doctorCmd        `cmd:"" help:"Check tokens, rights, hooks, the CI repository and the clock; changes nothing, exits with 1 if something is wrong."`
+	Replay   replayCmd        `cmd:"" help:"Sign a saved hook body with the first secret and post it to the bridge."`
 }
 
 // errConfig marks errors of the settings, which exit with 2.
@@ -60,7 +60,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("cc-ci-bridge"), kong.Writers(stdout, stderr),
-		kong.Description("Gitea comments to Drone builds and back. Settings come from the environment: see docs/configuration.md."),
+		kong.Description("Gitea comments to Drone builds and back. Settings come from the environment, as CC_CI_BRIDGE_NAME: see docs/configuration.md. Wrong settings exit with 2."),
 		kong.Vars{"version": versionText()}, kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(stdout, (*io.Writer)(nil)))
 	if err != nil {
 		return fmt.Errorf("command line: %w", err)

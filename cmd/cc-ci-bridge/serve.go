@@ -32,6 +32,9 @@ const apiTimeout = 15 * time.Second
 // recordTime is how long Gitea may take to record a push in a pull request's timeline: it does so in a queue.
 const recordTime = 20 * time.Second
 
+// twinTime is how long a demand whose answer was lost may still become a build beside the one that was asked for again.
+const twinTime = 15 * time.Minute
+
 // stopTimeout bounds the answers to hooks that are under way when the bridge stops, and then the calls.
 const stopTimeout = 10 * time.Second
 
@@ -53,7 +56,7 @@ func (serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	log.SetLevel(level)
 	// The journal first: while another bridge has it, nothing else is touched.
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+		return fmt.Errorf("%sSTATE_DIR: %w", prefix, err)
 	}
 	store, err := journal.Open(filepath.Join(cfg.StateDir, "journal.db"))
 	if err != nil {
@@ -220,7 +223,7 @@ func (c *config) bridge() (bridge.Config, error) {
 		Gitea: forge, Drone: drone.New(droneURL, c.DroneToken, c.CIRepo, c.CIBranch),
 		Secrets: c.hookSecrets(), DroneSecret: c.DroneSecret,
 		Repos: c.Repos, Recipes: c.recipes(), Access: c.Access, Users: c.Users, Teams: c.Teams, Policy: c.PushPolicy,
-		MaxAge: c.MaxAge, Quiet: c.Quiet, Record: recordTime, Deadline: c.Deadline, GiveUp: c.GiveUp, Settle: c.Settle,
+		MaxAge: c.MaxAge, Quiet: c.Quiet, Record: recordTime, Deadline: c.Deadline, GiveUp: c.GiveUp, Settle: c.Settle, Twins: twinTime,
 		Poll: c.Poll, PollMax: c.PollMax, CatchUp: c.CatchUp, Grace: c.Grace, Keep: c.Keep,
 		Queue: c.Queue, UserBurst: c.UserBurst, UserEvery: c.UserEvery, PullBurst: c.PullBurst, PullEvery: c.PullEvery,
 		RepoBurst: c.RepoBurst, RepoEvery: c.RepoEvery, RetryFirst: time.Second, RetryMax: 30 * time.Second,

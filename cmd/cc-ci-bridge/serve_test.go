@@ -364,37 +364,3 @@ func TestExitCodes(t *testing.T) {
 		t.Errorf("an impossible address exits with %d: %s", code, out)
 	}
 }
-
-func TestDoctorAndReplay(t *testing.T) {
-	d := newDaemon(t)
-	out, code := d.tool("doctor")
-	if code != 0 || strings.Contains(out, "FAIL") || strings.Count(out, "ok   ") != 5 {
-		t.Errorf("doctor exits with %d:\n%s", code, out)
-	}
-	d.env = append(d.env, prefix+"DRONE_TOKEN=wrong-canary", prefix+"HOOK_URL=http://127.0.0.1:1/hook")
-	d.env = append(d.env, prefix+"GITEA_TOKEN=wrong-canary")
-	out, code = d.tool("doctor")
-	if code != 1 || strings.Count(out, "FAIL") < 2 || strings.Contains(out, "canary") {
-		t.Errorf("doctor exits with %d:\n%s", code, out)
-	}
-
-	d = newDaemon(t)
-	d.start()
-	comment, body := d.gitea.Comment("wim", 1, "!testme")
-	file := filepath.Join(t.TempDir(), "body.json")
-	if err := os.WriteFile(file, body, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	running := d.out
-	for _, want := range []string{"202 Accepted\n", "200 OK\n"} {
-		if out, code := d.tool("replay", file, "--url", d.hook+"/hook"); code != 0 || out != want {
-			t.Errorf("replay exits with %d: %s, want %s", code, out, want)
-		}
-	}
-	if out, code := d.tool("replay", file, "--url", d.hook+"/nothing"); code != 1 || !strings.Contains(out, "404") {
-		t.Errorf("replay to nowhere exits with %d: %s", code, out)
-	}
-	d.out = running
-	d.until("the comment was seen", func() bool { return len(d.gitea.Reactions(comment)) > 0 })
-	d.stop()
-}

@@ -3,14 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
 // registerCmd makes the hooks right.
@@ -44,10 +49,23 @@ func (r registerCmd) Run(std stdio) error {
 			}
 		}
 		if err != nil {
-			return err
+			return advise(err)
 		}
 	}
 	return nil
+}
+
+// advise adds what to do about the refusals that administrators' tokens meet.
+func advise(err error) error {
+	switch safehttp.Status(err) {
+	case http.StatusUnauthorized:
+		return fmt.Errorf("%w; set %sADMIN_TOKEN to a token that Gitea knows", err, prefix)
+	case http.StatusForbidden:
+		return fmt.Errorf("%w; the administrator's token lacks a scope or a right, docs/bridge.md#set-up lists them", err)
+	case http.StatusNotFound:
+		return fmt.Errorf("%w; mend %sREPOS, or take a token whose account sees it", err, prefix)
+	}
+	return err
 }
 
 // admin is a client with the administrator's token, or the bot's when there is none.
@@ -89,7 +107,7 @@ type replayCmd struct {
 	URL  string `help:"Where to post it; CC_CI_BRIDGE_HOOK_URL is the default."`
 }
 
-// Run signs the body with the first secret, posts it and prints the answer's status.
+// Run signs the body with the first secret, posts it and prints the answer.
 func (r replayCmd) Run(ctx context.Context, std stdio) error {
 	cfg, err := settings()
 	if err != nil {
@@ -118,18 +136,20 @@ func (r replayCmd) Run(ctx context.Context, std stdio) error {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Gitea-Event", "issue_comment")
 	req.Header.Set(gitea.SignatureHeader, gitea.Sign(cfg.hookSecrets()[0], body))
-	resp, err := http.DefaultClient.Do(req)
+	// A redirect is no bridge's answer.
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("post body: %w", err)
 	}
-	if err := resp.Body.Close(); err != nil {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 200)) // the bridge's own answers are a few words
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
-	if _, err := fmt.Fprintln(std.out, resp.Status); err != nil {
-		return err
-	}
+	answer := fmt.Sprintf("%s: %s", resp.Status, strconv.QuoteToASCII(strings.TrimSpace(string(text))))
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("the bridge answered %s", resp.Status)
+		return fmt.Errorf("the bridge answered %s", answer)
 	}
-	return nil
+	_, err = fmt.Fprintln(std.out, answer)
+	return err
 }
