@@ -101,6 +101,7 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 		if time.Since(n.Created) < b.Grace {
 			continue // its hook may be on the way; the overlap brings it back
 		}
+		// The pass ends at an error, and the mark stays before this comment: the next pass begins with it.
 		if err := b.missed(repo, n); err != nil {
 			return err
 		}

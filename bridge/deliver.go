@@ -165,6 +165,7 @@ func (b *Bridge) status(r *journal.Request, s gitea.Status) {
 	}
 }
 
+// putStatus sets a commit status, which links to the build once there is one.
 func (b *Bridge) putStatus(r *journal.Request, s gitea.Status) error {
 	s.Context = "cc-ci/" + r.Recipe // Gitea keeps the newest for each context: a later run replaces an earlier one's
 	if r.Build != 0 {

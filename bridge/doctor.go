@@ -30,6 +30,7 @@ type doctor struct {
 	fail error // of writing
 }
 
+// say prints a line; the first that cannot be written is remembered.
 func (d *doctor) say(mark, format string, args ...any) {
 	if _, err := fmt.Fprintf(d.out, mark+" "+format+"\n", args...); err != nil && d.fail == nil {
 		d.fail = err
@@ -75,6 +76,7 @@ func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
 	return nil
 }
 
+// gitea asks who the server and the bot are, and reports whether there is a Gitea to ask more of.
 func (d *doctor) gitea(cfg *Config) bool {
 	version, err := cfg.Gitea.Version()
 	switch code := safehttp.Status(err); {
@@ -133,6 +135,7 @@ func (d *doctor) people(cfg *Config) {
 	}
 }
 
+// entry checks one entry of the allow-list: the bot's rights in each of its repositories, and its hooks.
 func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 	owner, name, full := strings.Cut(entry, "/")
 	repos := []gitea.Repo{{Owner: owner, Name: name}}
@@ -160,6 +163,7 @@ func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 		d.bug("%s: hooks cannot be read: %v", entry, err)
 		return
 	}
+	// An organisation has one hook for all its repositories, a user one in each.
 	for place, drift := range places {
 		if len(drift) > 0 {
 			d.bug("%s: %s; run register", place, strings.Join(drift, ", "))
@@ -169,6 +173,8 @@ func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 	}
 }
 
+// rights checks what the bot may do in a repository. That it is no administrator is a note: the bridge then has other ways
+// to learn what authors may, which know less.
 func (d *doctor) rights(cfg *Config, r gitea.Repo) {
 	push, admin, err := cfg.Gitea.MayPush(r.Owner, r.Name)
 	switch {
@@ -261,6 +267,7 @@ func (d *doctor) pipeline(cfg *Config, at drone.Access) {
 	}
 }
 
+// drone checks the bot's account there, and reports whether the CI repository may be asked about.
 func (d *doctor) drone(cfg *Config) (access drone.Access, ok bool) {
 	access, err := cfg.Drone.Check()
 	code := safehttp.Status(err)

@@ -153,6 +153,33 @@ func TestLostReplies(t *testing.T) {
 	b.built(1)
 }
 
+// TestLateBuild lets Drone make the build after it has hung up, while the bridge is still looking for it.
+func TestLateBuild(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.Settle = 20 * time.Second }) // looks ten times
+	asked := func(method string) int {
+		n := 0
+		for _, line := range b.drone.Asked() {
+			if strings.HasPrefix(line, method+" /api/repos/ci/tests/builds?") {
+				n++
+			}
+		}
+		return n
+	}
+	b.drone.Script(func(r *http.Request) bridgetest.Fault { return bridgetest.Fault{Drop: r.Method == http.MethodPost} })
+	b.say("wim", 1, "!testme", 202)
+	b.until("the bridge has looked in vain", func() bool { return asked("GET") > 0 })
+	b.drone.Script(nil)
+	late := drone.New(parse(t, b.drone.URL), b.drone.Token, "ci/tests", "main")
+	build, err := late.Create(map[string]string{drone.ParamID: "7-1"})
+	check(t, err)
+	b.drone.Set(build.Number, "success")
+	b.reply(1, "**success**")
+	b.idle()
+	if n := asked("POST"); n != 2 {
+		t.Errorf("%d demands for a build, want the bridge's one and the test's", n)
+	}
+}
+
 // TestLateTwin lets Drone make the build of a demand that was given up, after the build of the next one, and after its end.
 func TestLateTwin(t *testing.T) {
 	b := newBed(t, func(c *bridge.Config) { c.Twins = time.Hour })

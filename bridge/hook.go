@@ -77,6 +77,7 @@ func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxHook))
 }
 
+// isTooLong reports whether a body was cut off at MaxHook.
 func isTooLong(err error) bool {
 	var tooLong *http.MaxBytesError
 	return errors.As(err, &tooLong)

@@ -19,6 +19,7 @@ type limits[K comparable] struct {
 // maxBuckets is when idle buckets are swept out.
 const maxBuckets = 4096
 
+// newLimits makes buckets that hold burst tokens and get another one in each interval.
 func newLimits[K comparable](burst int, every time.Duration) *limits[K] {
 	return &limits[K]{every: every, burst: burst, buckets: map[K]*rate.Limiter{}}
 }

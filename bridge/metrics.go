@@ -17,6 +17,7 @@ type metrics struct {
 	reply     prometheus.Histogram
 }
 
+// newMetrics makes the metrics known to a registry.
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		hooks: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -64,10 +64,12 @@ func note(r *journal.Request) string {
 		code(short(r.Newer), 40), code(short(r.SHA), 40))
 }
 
+// queuedText is the comment of a run that has no build yet.
 func queuedText(r *journal.Request) string {
 	return fmt.Sprintf("⏳ %s: queued.%s", subject(r), note(r))
 }
 
+// runningText is the comment of a run whose build has begun.
 func runningText(r *journal.Request, link string) string {
 	return fmt.Sprintf("🔄 %s: running, see [build %d](%s).%s", subject(r), r.Build, link, note(r))
 }

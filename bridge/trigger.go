@@ -102,6 +102,7 @@ func stopped(r *journal.Request, stop *journal.Stop) journal.Outcome {
 	return o
 }
 
+// orStop returns err if there is one and otherwise ends the request as it was told to.
 func (b *Bridge) orStop(j *job, err error, stop *journal.Stop) error {
 	if err != nil {
 		return err
@@ -139,6 +140,7 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 			return b.createFailed(j, err)
 		}
 	}
+	// Drone answers 200 and `null` when no pipeline wants the event: nothing was made, and asking again would not help.
 	if build.Number == 0 {
 		return b.decide(j, failed("no pipeline", "the CI repository has no pipeline for builds of event `custom`"))
 	}

@@ -154,6 +154,7 @@ func (b *Bridge) doze(ctx context.Context, j *job, d time.Duration) bool {
 	return true
 }
 
+// repoOf and authorOf are a request's repository and author for calls to Gitea.
 func repoOf(r *journal.Request) gitea.Repo {
 	return gitea.Repo{ID: r.Repo, Owner: r.Owner, Name: r.Name}
 }

@@ -190,6 +190,7 @@ func failed(status string) bool {
 	return status == sdk.StatusFailing || status == sdk.StatusError || status == sdk.StatusKilled
 }
 
+// unix translates Drone's times, which are 0 for what has not happened.
 func unix(seconds int64) time.Time {
 	if seconds == 0 {
 		return time.Time{}

@@ -95,6 +95,7 @@ func (c *Client) writingTeam(r Repo, u User) (string, error) {
 	return "", nil
 }
 
+// member asks whether a user is in a team. Teams that the token may not look into have no members.
 func (c *Client) member(team int64, u User) (bool, error) {
 	member, _, err := c.api.GetTeamMember(team, u.Login)
 	switch safehttp.Status(err) {

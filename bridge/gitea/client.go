@@ -117,6 +117,7 @@ func (c *Client) Repos(owner string) ([]Repo, error) {
 	return repos, nil
 }
 
+// repo translates a repository; the full name is what Gitea's own addresses are made of.
 func repo(r *sdk.Repository) Repo {
 	owner, name, _ := strings.Cut(r.FullName, "/")
 	return Repo{ID: r.ID, Owner: owner, Name: name}

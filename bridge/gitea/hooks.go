@@ -55,6 +55,7 @@ func (c *Client) places(entry string) ([]place, error) {
 	return all, nil
 }
 
+// repoPlace is a repository with hooks of its own.
 func (c *Client) repoPlace(owner, name string) place {
 	return place{
 		name: owner + "/" + name,
@@ -73,6 +74,7 @@ func (c *Client) repoPlace(owner, name string) place {
 	}
 }
 
+// orgPlace is an organisation: its hooks serve all its repositories, also those that are made later.
 func (c *Client) orgPlace(org string) place {
 	return place{
 		name: org,

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type Journal struct {
 	done   sync.WaitGroup
 }
 
+// write is a change on its way to the disk; its caller waits for the result.
 type write struct {
 	apply  func(*bbolt.Tx) error
 	result chan error
@@ -58,11 +60,15 @@ func Open(path string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", path, err), db.Close())
+	}
 	j := &Journal{db: db, writes: make(chan write), closed: make(chan struct{})}
 	j.done.Go(j.commit)
 	return j, nil
 }
 
+// open opens the store itself, with its buckets.
 func open(path string) (*bbolt.DB, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, berrors.ErrTimeout) {
@@ -275,6 +281,7 @@ func place(r Request) []byte {
 	return slices.Concat(number(r.Repo), number(r.PR), number(r.Comment))
 }
 
+// pair is a comment's key where its pull request does not matter.
 func pair(k Key) []byte { return slices.Concat(number(k.Repo), number(k.Comment)) }
 
 // number sorts as it counts: big-endian, and ids are never negative.

@@ -39,21 +39,6 @@ func (j *Journal) SetMark(repo string, mark time.Time) error {
 	return nil
 }
 
-// Marks returns the full names of the repositories that have a mark.
-func (j *Journal) Marks() ([]string, error) {
-	var names []string
-	err := j.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucketMarks)).ForEach(func(k, _ []byte) error {
-			names = append(names, string(k))
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read marks: %w", err)
-	}
-	return names, nil
-}
-
 // Prune forgets final requests received before the given time and returns how many. Their keys stay seen.
 func (j *Journal) Prune(before time.Time) (int, error) {
 	pruned := 0
@@ -116,6 +101,7 @@ func compact(path string) error {
 	return os.Rename(fresh, path)
 }
 
+// copyTo writes what a store holds into a new file.
 func copyTo(db *bbolt.DB, path string) error {
 	// What a crash left of an earlier try is worth nothing.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -127,4 +113,14 @@ func copyTo(db *bbolt.DB, path string) error {
 	}
 	err = bbolt.Compact(to, db, 1<<16)
 	return errors.Join(err, to.Sync(), to.Close())
+}
+
+// syncDir puts the names in a directory on disk: without it a power cut may undo the rename, and with it every request
+// that was stored in the new file since.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

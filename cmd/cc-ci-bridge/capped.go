@@ -13,6 +13,7 @@ type capped struct {
 	once   sync.Once
 }
 
+// newCapped bounds a listener's open connections.
 func newCapped(l net.Listener, connections int) *capped {
 	return &capped{Listener: l, slots: make(chan struct{}, connections), closed: make(chan struct{})}
 }

@@ -228,6 +228,7 @@ func (c *config) recipes() map[string][]string {
 // faults collects what is wrong with the settings, one line each.
 type faults []error
 
+// check adds a line about a variable unless ok.
 func (f *faults) check(ok bool, name, format string, args ...any) {
 	if !ok {
 		*f = append(*f, fmt.Errorf(prefix+name+": "+format, args...))
@@ -246,6 +247,7 @@ func (c *config) validate() error {
 	return errors.Join(f...)
 }
 
+// servers checks addresses and secrets. Messages never hold the value: addresses may have passwords in them.
 func (f *faults) servers(c *config) {
 	for name, value := range map[string]string{"GITEA_URL": c.GiteaURL, "DRONE_URL": c.DroneURL} {
 		f.check(isServer(value), name, "set it to the server's address, such as https://server.example.org")
@@ -262,6 +264,7 @@ func (f *faults) servers(c *config) {
 	f.check(branchPattern.MatchString(c.CIBranch), "CI_BRANCH", "must be a plain branch name: it reaches a shell on the runner")
 }
 
+// people checks who may have what run. What would not count is a fault too: whoever set it believes that it does.
 func (f *faults) people(c *config) {
 	f.check(len(c.Repos) > 0, "REPOS", "list the owners or repositories that may ask for builds")
 	for _, entry := range c.Repos {
@@ -287,6 +290,7 @@ func (f *faults) people(c *config) {
 	f.check(c.PushPolicy == bridge.PolicyPinned || c.PushPolicy == bridge.PolicyRefuse, "PUSH_POLICY", "must be pinned or refuse")
 }
 
+// numbers checks times, counts and places.
 func (f *faults) numbers(c *config) {
 	_, err := logrus.ParseLevel(c.LogLevel)
 	f.check(err == nil, "LOG_LEVEL", "must be debug, info, warning or error")
@@ -313,13 +317,16 @@ var (
 	branchPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
 )
 
+// isName accepts the names of owners.
 func isName(s string) bool { return namePattern.MatchString(s) }
 
+// isFullName accepts owner/name.
 func isFullName(s string) bool {
 	owner, name, ok := strings.Cut(s, "/")
 	return ok && isName(owner) && isName(name)
 }
 
+// isServer accepts addresses without a password and without a query, which would show up in logs.
 func isServer(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == ""

@@ -75,6 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // stdio is where a command writes.
 type stdio struct{ out, err io.Writer }
 
+// versionText is the linker's word, or else what Go has recorded.
 func versionText() string {
 	if version != "" {
 		return version
