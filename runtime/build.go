@@ -52,7 +52,8 @@ type build struct {
 	skipRest atomic.Bool // a step asked to skip what is left
 	warned   atomic.Bool // the warnings were written
 	masker   *logs.Masker
-	unmasked []string // secrets that are too short to be masked
+	unmasked []string // secrets that are too short, or too long, to be masked
+	partly   []string // secrets whose encodings are not all masked
 }
 
 // plan writes the steps into the entry as they are registered: those of the pipeline and the teardown.

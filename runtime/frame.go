@@ -16,7 +16,10 @@ func (b *build) opening(step *engine.Step, log io.Writer) {
 			say(log, "warning: "+w)
 		}
 		for _, name := range b.unmasked {
-			say(log, "warning: secret "+name+" is too short to be masked in logs")
+			say(log, "warning: secret "+name+" is too short, or too long, to be masked in logs")
+		}
+		for _, name := range b.partly {
+			say(log, "warning: secret "+name+" is so long that it and its lines are masked in logs, but not all of its encodings")
 		}
 	}
 	for _, n := range step.Notes {
@@ -44,13 +47,19 @@ func (b *build) closing(state *engine.State, log io.Writer) {
 	}
 }
 
-// mask makes the masker of the build, and notes which of its secrets cannot be masked.
+// mask makes the masker of the build, and notes which of its secrets cannot be masked, or not in every form.
 func (b *build) mask() {
 	values, names := secretsOf(b.spec)
 	b.masker = logs.NewMasker(values)
-	for _, i := range b.masker.Unmasked() {
+	shown := b.masker.Unmasked()
+	for _, i := range shown {
 		if values[i] != "" && !slices.Contains(b.unmasked, names[i]) {
 			b.unmasked = append(b.unmasked, names[i])
+		}
+	}
+	for _, i := range b.masker.PartlyMasked() {
+		if !slices.Contains(shown, i) && !slices.Contains(b.partly, names[i]) {
+			b.partly = append(b.partly, names[i])
 		}
 	}
 }

@@ -182,16 +182,21 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// No secret reaches the server or the disk, and one that is too short to be masked is named.
+// No secret reaches the server or the disk, and one that cannot be masked, or not in every form, is named once.
 func TestSecretsAreMasked(t *testing.T) {
 	t.Parallel()
 	g := newRig(t).start()
 	job := g.build(testStep{Name: "a", Sh: `printf 'can'; sleep 0.1; echo 'ary-of-mine'; echo $TOKEN`,
-		Secrets: map[string]string{"TOKEN": "canary-of-mine", "PIN": "7"}})
+		Secrets: map[string]string{"TOKEN": "canary-of-mine", "PIN": "7", "BUNDLE": strings.Repeat("0123456789", 10_000)}})
 	g.settled(job.Stage)
 	log := g.stored(job.Stage, "a")
-	if strings.Contains(log, "canary") || !strings.Contains(log, "******") || !strings.Contains(log, "PIN") {
+	if strings.Contains(log, "canary") || !strings.Contains(log, "******") || strings.Contains(log, "secret TOKEN") {
 		t.Errorf("log: %q", log)
+	}
+	for _, want := range []string{"secret PIN is too short", "secret BUNDLE is so long"} {
+		if strings.Count(log, want) != 1 {
+			t.Errorf("no %q in the log: %q", want, log)
+		}
 	}
 	for _, r := range g.srv.Requests() {
 		if r.Call != runtimetest.RequestStage && strings.Contains(string(r.Body), "canary-of-mine") {

@@ -73,7 +73,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("no word about root in\n%s", lines)
 	}
 	for _, m := range []Mode{CgroupRoot, CgroupDelegated, HybridRoot, HybridDelegated, Subreaper, ProcessGroup} {
-		if m.Guarantee() == "unknown mode" || m.Cgroups() != strings.Contains(m.Guarantee(), "is a cgroup") {
+		if m.Guarantee() == "unknown mode" {
 			t.Errorf("%s: %s", m, m.Guarantee())
 		}
 	}

@@ -18,15 +18,6 @@ const (
 // String is the mode's name as doctor and the metrics show it.
 func (m Mode) String() string { return string(m) }
 
-// Cgroups says whether builds are cgroups in this mode.
-func (m Mode) Cgroups() bool {
-	switch m {
-	case CgroupRoot, CgroupDelegated, HybridRoot, HybridDelegated:
-		return true
-	}
-	return false
-}
-
 // Guarantee is one sentence for an operator: what holds in this mode.
 func (m Mode) Guarantee() string {
 	switch m {

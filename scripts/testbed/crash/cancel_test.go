@@ -50,7 +50,11 @@ func TestCancel(t *testing.T) {
 		for n := range lanes {
 			t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
 				t.Parallel()
-				l := newCancelLane(t, fmt.Sprint("cancel", n), width)
+				settings := map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)}
+				if n%2 == 0 {
+					asUsers(t, settings, 20200+10*n)
+				}
+				l := newCancelLane(t, fmt.Sprint("cancel", n), settings)
 				starts, asks := make([]time.Time, width), make([]time.Time, width)
 				var cancels sync.WaitGroup
 				for i := range width {
@@ -89,7 +93,7 @@ func TestCancelWhileCut(t *testing.T) {
 				t.Parallel()
 				random := rand.New(rand.NewPCG(the.seed, uint64(1000+n)))
 				upTo := func(d time.Duration) { time.Sleep(time.Duration(random.Int64N(int64(d)))) }
-				l := newCancelLane(t, fmt.Sprint("cut", n), width)
+				l := newCancelLane(t, fmt.Sprint("cut", n), map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)})
 				var numbers []int64
 				for range width {
 					numbers = append(numbers, l.build(nil).Number)
@@ -132,9 +136,8 @@ type cancelLane struct {
 	numbers []int64
 }
 
-func newCancelLane(t *testing.T, name string, width int) *cancelLane {
+func newCancelLane(t *testing.T, name string, settings map[string]string) *cancelLane {
 	t.Helper()
-	settings := map[string]string{"DRONE_RUNNER_CAPACITY": fmt.Sprint(width)}
 	return &cancelLane{lane: newLane(t, laneSpec{name: name, steps: sleepers, settings: settings})}
 }
 

@@ -96,9 +96,11 @@ func TestKill(t *testing.T) {
 	for n := range lanes {
 		t.Run(fmt.Sprint("lane", n), func(t *testing.T) {
 			t.Parallel()
-			l := newLane(t, laneSpec{
-				name: fmt.Sprint("kill", n), steps: threeSteps, settings: map[string]string{"DRONE_RUNNER_GRACE": "1s"},
-			})
+			settings := map[string]string{"DRONE_RUNNER_GRACE": "1s"}
+			if n%2 == 0 {
+				asUsers(t, settings, 20100+10*n)
+			}
+			l := newLane(t, laneSpec{name: fmt.Sprint("kill", n), steps: threeSteps, settings: settings})
 			for i := n; i < points && !t.Failed(); i += lanes {
 				l.killed(pointOf(the.seed, i))
 			}

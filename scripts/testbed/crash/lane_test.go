@@ -72,6 +72,15 @@ func newLane(t *testing.T, spec laneSpec) *lane {
 	return l
 }
 
+// asUsers lets a runner that is root run each build as a user of its own: ten of them, from the first on.
+func asUsers(t *testing.T, settings map[string]string, first int) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		settings["DRONE_RUNNER_USER"] = fmt.Sprintf("%d-%d", first, first+9)
+		settings["DRONE_RUNNER_ROOT"] = openDir(t)
+	}
+}
+
 // openDir makes a directory that steps of any user can write to; it lies where builds see the host's files.
 func openDir(t *testing.T) string {
 	t.Helper()
