@@ -133,6 +133,9 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	for _, line := range processes.Report().Lines() {
 		d.log.entry.Info(line)
 	}
+	if closed := closedAbove(c); closed != "" {
+		d.log.entry.Warn(closed)
+	}
 	d.metrics.mode(processes.Mode().String())
 	d.processes = processes
 	if d.docker, err = openDocker(ctx, d, state); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
@@ -65,8 +66,8 @@ func (c *doctorCommand) checks(config *Config) []check {
 		{"containment", func(ctx context.Context) (string, error) { return describeHost(ctx, config) }},
 		{"docker", func(ctx context.Context) (string, error) { return askDocker(ctx, config) }},
 		{"git", func(context.Context) (string, error) { return findGit(config) }},
-		{"workspaces", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_ROOT", config.Root) }},
-		{"state", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_STATE", config.State) }},
+		{"workspaces", func(context.Context) (string, error) { return tryWorkspaces(config) }},
+		{"state", func(context.Context) (string, error) { return tryDirectory("DRONE_RUNNER_STATE", config.State, 0o700) }},
 	}
 }
 
@@ -138,9 +139,37 @@ func findGit(config *Config) (string, error) {
 	return "", fmt.Errorf("git is not in the PATH of steps: install it, or set DRONE_RUNNER_PATH")
 }
 
+// tryWorkspaces looks at where builds are to have their directories, with the eyes of who runs their steps.
+func tryWorkspaces(config *Config) (string, error) {
+	text, err := tryDirectory("DRONE_RUNNER_ROOT", config.Root, 0o755)
+	if closed := closedAbove(config); err == nil && closed != "" {
+		err = errors.New(closed)
+	}
+	return text, err
+}
+
+// closedAbove says which directory keeps the steps of DRONE_RUNNER_USER from those of their builds; empty if none does.
+// Only what nobody but root can enter is sure to.
+func closedAbove(config *Config) string {
+	if config.User == "" {
+		return ""
+	}
+	for dir := filepath.Clean(config.Root); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err == nil && info.Mode().Perm()&0o011 == 0 {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid == 0 {
+				return fmt.Sprintf("DRONE_RUNNER_ROOT: the steps run as DRONE_RUNNER_USER, who cannot enter %s: chmod o+x it, or choose another place", dir)
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			return ""
+		}
+	}
+}
+
 // tryDirectory makes the directory if need be, and a file in it.
-func tryDirectory(variable, dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func tryDirectory(variable, dir string, mode os.FileMode) (string, error) {
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return "", fmt.Errorf("%s: %w", variable, err)
 	}
 	file, err := os.CreateTemp(dir, ".doctor-")

@@ -269,3 +269,28 @@ func TestBuildsOfAnotherUserEndWhole(t *testing.T) {
 
 	ends(s.server.Enqueue(runtimetest.Job{Config: yaml("test $(id -u) = " + fmt.Sprint(uid))}), drone.StatusPassing, "")
 }
+
+// Doctor makes the builds' directory one that DRONE_RUNNER_USER can enter; a closed one above it is named, also at start.
+func TestClosedRootIsNamed(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only a runner that is root can run steps as another user")
+	}
+	open := sharedDir(t)
+	if err := os.Chmod(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	settings := "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=x\nDRONE_RUNNER_STATE=" + t.TempDir() + "\nDRONE_RUNNER_USER=nobody\nDRONE_RUNNER_ROOT="
+	out, errs, _ := call(t, "doctor", "--config", write(t, settings+open+"/new/builds\n"))
+	info, err := os.Stat(open + "/new/builds")
+	if err != nil || info.Mode().Perm() != 0o755 || !strings.Contains(out, "ok   workspaces:") {
+		t.Errorf("%v, %v\n%s%s", info, err, out, errs)
+	}
+	closed := sharedDir(t) // 0700
+	out, errs, code := call(t, "doctor", "--config", write(t, settings+closed+"/builds\n"))
+	if code != 1 || !strings.Contains(out, "BAD  workspaces:    DRONE_RUNNER_ROOT: ") || !strings.Contains(out, "cannot enter "+closed+":") {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	server := runtimetest.NewServer(t)
+	startDaemon(t, server, map[string]string{"DRONE_RUNNER_USER": "nobody", "DRONE_RUNNER_ROOT": closed}).says("cannot enter " + closed)
+}
