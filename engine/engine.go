@@ -205,5 +205,8 @@ func (e *Engine) Busy(name string) bool {
 	if err := e.locks.take(name); err != nil {
 		return errors.Is(err, errBusy)
 	}
-	return e.locks.release(name) != nil
+	if e.locks.release(name) != nil {
+		return true
+	}
+	return foreign(name, e.config.Processes.Owns)
 }

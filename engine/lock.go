@@ -137,4 +137,41 @@ func (l *locks) builds() ([]string, error) {
 	return builds, nil
 }
 
+// foreign says whether a runner of another user holds the build. Such a runner keeps its locks where only it knows, and only
+// root can see what others have open. Users that a build's steps may run as are not believed: a process that outlived its
+// build could pretend to be the runner.
+func foreign(build string, steps func(uid int) bool) bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	open, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return false // the pattern is a good one
+	}
+	for _, fd := range open {
+		if name, err := os.Readlink(fd); err == nil && filepath.Base(name) == build+".lock" && lockedByAnother(fd, steps) {
+			return true
+		}
+	}
+	return false
+}
+
+// lockedByAnother says whether a file of another user's, who runs no steps, is locked.
+func lockedByAnother(path string, steps func(uid int) bool) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false // its process has ended, or it is no lock
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Uid == 0 || steps(int(stat.Uid)) {
+		return false
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	_ = file.Close() // nothing was written; a lock that was given goes with it
+	return errors.Is(err, syscall.EWOULDBLOCK)
+}
+
 func (l *locks) path(build string) string { return filepath.Join(l.dir, build+".lock") }

@@ -1,11 +1,16 @@
 package engine
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -79,4 +84,60 @@ func TestLockIsSeen(t *testing.T) {
 		})
 	}
 	both.Wait()
+}
+
+// A runner of another user keeps its locks elsewhere; root, who can see them, leaves its builds alone. A step that
+// pretends to be such a runner gets nothing by it.
+func TestLockOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root sees what other users have open")
+	}
+	const nobody = 65534
+	dir, build := t.TempDir(), fmt.Sprintf("cc-ci-foreign-%d", os.Getpid())
+	for path := dir; path != os.TempDir() && path != "/"; path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, build+".lock")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(file, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	none := func(int) bool { return false }
+	if foreign(build, none) {
+		t.Error("a file that nobody holds is taken for a lock")
+	}
+	holder := exec.Command("flock", "--no-fork", file, "sh", "-c", "echo held; exec sleep 1000")
+	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	output, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = holder.Process.Kill() // it may have ended
+		_ = holder.Wait()         // killed, as it should be
+	})
+	if line, err := bufio.NewReader(output).ReadString('\n'); line != "held\n" {
+		t.Fatalf("the lock was not taken: %q %v", line, err)
+	}
+	engine := newEngine(t, nil)
+	if !engine.Busy(build) {
+		t.Error("the build of another user's runner is taken for dead")
+	}
+	if foreign(build, func(uid int) bool { return uid == nobody }) {
+		t.Error("a process of a step's user passes for a runner")
+	}
+	if err := holder.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = holder.Wait() // killed
+	if engine.Busy(build) {
+		t.Error("the build of a runner that has ended is taken for alive")
+	}
 }

@@ -21,6 +21,25 @@ let
     "CAP_CHOWN" "CAP_DAC_OVERRIDE" "CAP_FOWNER" "CAP_KILL" "CAP_SETGID" "CAP_SETUID" "CAP_SETPCAP" "CAP_SYS_ADMIN"
     "CAP_SYS_PTRACE" "CAP_SYS_RESOURCE"
   ];
+  settings = {
+    DRONE_RUNNER_ROOT = "/var/cache/${name}/builds";
+    DRONE_RUNNER_CAPACITY = cfg.capacity;
+    DRONE_RUNNER_DRAIN_TIMEOUT = "${toString cfg.drainSeconds}s";
+  } // lib.optionalAttrs root { DRONE_RUNNER_USER = cfg.stepUsers; } // cfg.settings;
+  # The program for who types it; what looks at this host does so with the service's settings and secrets, which root can read.
+  tool = pkgs.writeShellApplication {
+    inherit name;
+    text = ''
+      case ''${1:-} in
+      doctor | leaks)
+        ${lib.concatLines (lib.mapAttrsToList (n: v: "export ${n}=${lib.escapeShellArg (text.plain v)}")
+          (settings // lib.mapAttrs' (n: lib.nameValuePair "DRONE_${lib.toUpper n}_FILE") cfg.credentials))}
+        ${lib.optionalString (cfg.environmentFile != null) ''set -- "$1" --config ${lib.escapeShellArg (toString cfg.environmentFile)} "''${@:2}"''}
+        ;;
+      esac
+      exec ${lib.getExe cfg.package} "$@"
+    '';
+  };
 in
 {
   options.services.cc-ci.runner = {
@@ -143,6 +162,8 @@ in
       }
     ];
 
+    environment.systemPackages = [ tool ];
+
     users.users.${name} = lib.mkIf (! root) {
       isSystemUser = true;
       group = name;
@@ -168,10 +189,7 @@ in
         # Not PrivateTmp: dockerd would not find what a build mounts from there. Builds have a /tmp of their own.
         TMPDIR = "/var/cache/${name}/tmp";
         XDG_RUNTIME_DIR = "/run";
-        DRONE_RUNNER_ROOT = "/var/cache/${name}/builds";
-        DRONE_RUNNER_CAPACITY = cfg.capacity;
-        DRONE_RUNNER_DRAIN_TIMEOUT = "${toString cfg.drainSeconds}s";
-      } // lib.optionalAttrs root { DRONE_RUNNER_USER = cfg.stepUsers; } // cfg.settings);
+      } // settings);
 
       serviceConfig = lib.mapAttrs (_: lib.mkDefault) ({
         Type = "notify";
