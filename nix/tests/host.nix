@@ -74,6 +74,7 @@
             "${self.packages.x86_64-linux.cc-ci-runner}/bin/cc-ci-runner exec /tmp/p.yml"
         )
         ci.fail("pgrep -x sleep")
+        ci.succeed("cc-ci-runner leaks | grep 'nothing is left'")
 
     with subtest("a faulty configuration fails the reload and changes nothing"):
         pid = ci.succeed("systemctl show -P MainPID cc-ci-runner").strip()
