@@ -33,6 +33,7 @@ const (
 // errBusy is returned for a build that a living process holds.
 var errBusy = errors.New("another process on this host is running it")
 
+// newLocks opens the directory, which all runners on the host must share: see take.
 func newLocks(dir string) (*locks, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the lock directory: %w", err)

@@ -110,6 +110,7 @@ func (s reports) save(r *Report) error {
 	return s.prune()
 }
 
+// prune removes the oldest reports beyond those to keep.
 func (s reports) prune() error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

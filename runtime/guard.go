@@ -26,6 +26,7 @@ type guard struct {
 	soon chan struct{} // asks for a confirmation shortly, because a watch was opened anew
 }
 
+// newGuard makes the guard of the stage's build; watch sets it to work.
 func (s *stage) newGuard() *guard {
 	g := &guard{
 		server: s.cfg.Server, beat: s.rep.beat, cancel: s.rep.cancelled, timing: s.timing,

@@ -120,6 +120,7 @@ func (j *journal) spool(stage int64) string {
 	return filepath.Join(j.dir, "spool", strconv.FormatInt(stage, 10))
 }
 
+// removeHalfWritten clears away what a crash during replace left: the file that was to be replaced is still whole.
 func (j *journal) removeHalfWritten() error {
 	files, err := filepath.Glob(filepath.Join(j.stages(), "*.tmp"))
 	if err != nil {
@@ -157,6 +158,7 @@ func (j *journal) add(stage int64, line []byte, synced bool) error {
 	return nil
 }
 
+// encode makes a line of the journal; its end is what tells a whole line from one that a crash has cut.
 func encode(e *entry) ([]byte, error) {
 	data, err := json.Marshal(e)
 	if err != nil {
@@ -225,6 +227,7 @@ func readEntry(path string, id int64) (*entry, error) {
 	return nil, err
 }
 
+// decode reads a line. What does not describe the stage in full is refused: a restart acts on it.
 func decode(line []byte, id int64) (*entry, error) {
 	e := new(entry)
 	if err := json.Unmarshal(line, e); err != nil {
@@ -241,6 +244,7 @@ func decode(line []byte, id int64) (*entry, error) {
 	return e, nil
 }
 
+// writeFile writes in one call, so that a line is in the file whole or, after a crash, is its last one and cut.
 func writeFile(path string, flags int, data []byte, synced bool) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
 	if err != nil {
@@ -253,6 +257,7 @@ func writeFile(path string, flags int, data []byte, synced bool) error {
 	return errors.Join(err, f.Close())
 }
 
+// syncDir makes a file's name as safe as its content.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -297,6 +302,7 @@ func (r *record) complain(err error) {
 	}
 }
 
+// put applies f and returns when it is written, or safe; another caller may have done that for it meanwhile.
 func (r *record) put(f func(*entry), synced bool) error {
 	mine := r.apply(f)
 	if r.journal == nil {

@@ -339,6 +339,7 @@ func (r *reporter) deliver(ctx context.Context) error {
 	return err
 }
 
+// take gets the turn to report: the server counts versions, so a stage's reports go one after the other.
 func (r *reporter) take(ctx context.Context) bool {
 	select {
 	case r.turn <- struct{}{}:

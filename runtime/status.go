@@ -122,6 +122,7 @@ func (r *Runner) polled(err error) {
 	}
 }
 
+// setPaused notes why no stage is taken, and logs changes only: it is called before each poll.
 func (r *Runner) setPaused(reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,6 +147,7 @@ func (r *Runner) claim(id int64) bool {
 	return true
 }
 
+// unclaim lets any slot have the stage again.
 func (r *Runner) unclaim(id int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

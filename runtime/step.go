@@ -41,6 +41,7 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	s.rec.note(func(e *entry) { e.end(name, result) })
 }
 
+// openLog opens the log of a step, under the id that the server gave the step when it was registered.
 func (s *stage) openLog(name string) (*logs.Log, error) {
 	cfg := logs.Config{Name: name, Limit: s.cfg.LogLimit, Masker: s.masker, Sink: s.cfg.Server, Log: s.log}
 	s.rec.read(func(e *entry) {

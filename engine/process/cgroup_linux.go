@@ -16,10 +16,12 @@ import (
 // cgroup is the directory of one cgroup, of either version.
 type cgroup string
 
+// child is the cgroup of that name right below, whether or not it exists.
 func (g cgroup) child(name string) cgroup { return cgroup(filepath.Join(string(g), name)) }
 
 func (g cgroup) name() string { return filepath.Base(string(g)) }
 
+// write sets one of the cgroup's files. They cannot be created: a missing one means a kernel, or a cgroup, without it.
 func (g cgroup) write(file, value string) error {
 	f, err := os.OpenFile(filepath.Join(string(g), file), os.O_WRONLY, 0)
 	if err != nil {
@@ -49,6 +51,7 @@ func (g cgroup) field(file, key string) (int64, bool) {
 	return 0, false
 }
 
+// number is what a file holds that is nothing but a number; false where it is missing or says "max".
 func (g cgroup) number(file string) (int64, bool) {
 	text, err := g.read(file)
 	if err != nil {

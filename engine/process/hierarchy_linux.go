@@ -45,6 +45,7 @@ func readHierarchies() (hierarchies, error) {
 	return parseHierarchies(mounts, own)
 }
 
+// parseHierarchies is readHierarchies on text, for hosts of other kinds than the one that tests run on.
 func parseHierarchies(mountinfo, cgroup io.Reader) (hierarchies, error) {
 	var found hierarchies
 	lines := bufio.NewScanner(mountinfo)

@@ -68,6 +68,7 @@ func (h *Host) Report() Report { return h.report }
 // SetLimits has no effect on this system, and says so.
 func (h *Host) SetLimits(l Limits) (warnings []string) { return unenforced(l) }
 
+// unenforced says once that no limit holds.
 func unenforced(l Limits) []string {
 	if l == (Limits{}) {
 		return nil
@@ -126,6 +127,7 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 	return exit, errors.Join(waitErr, out.finish(h.cfg.outputGrace))
 }
 
+// start starts the command and notes its group under the lock, so that a teardown either sees it or comes first.
 func (h *Host) start(cmd *exec.Cmd, c Command, out *capture) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

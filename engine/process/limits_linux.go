@@ -18,6 +18,7 @@ type setting struct {
 	v2, v1     []fileValue
 }
 
+// fileValue is what is written to one file of a cgroup.
 type fileValue struct {
 	file, value string
 	// optional files are missing on some kernels.
@@ -79,6 +80,7 @@ type usage struct {
 	cpuMicros, oomKills, peak int64
 }
 
+// usage reads the step's counters. What a host does not count stays zero: missing numbers are no reason to fail a step.
 func (s *step) usage() usage {
 	var u usage
 	if s.group == "" {

@@ -41,6 +41,7 @@ func newCapture(out io.Writer) (*capture, *os.File, error) {
 	return c, w, nil
 }
 
+// copy reads until nobody holds the pipe any more, first for out and, after finish gave up waiting, for nobody.
 func (c *capture) copy() {
 	defer close(c.done)
 	defer c.release()
@@ -83,6 +84,7 @@ func (c *capture) copyRest(buf []byte) {
 	}
 }
 
+// emit writes to out unless it was released or has failed: copy reads on, since a full disk must not block the command.
 func (c *capture) emit(b []byte) {
 	select {
 	case <-c.released:
@@ -96,6 +98,7 @@ func (c *capture) emit(b []byte) {
 	}
 }
 
+// release says that out is not touched any more.
 func (c *capture) release() { c.once.Do(func() { close(c.released) }) }
 
 // finish is called when the command has ended. It waits until nobody holds the pipe, at most for the grace period;

@@ -174,6 +174,7 @@ func (p proc) item() leftover.Item {
 	return leftover.Item{Kind: "process", Name: itoa(p.pid), Detail: detail}
 }
 
+// isFile says that the process's argument names a file, seen from where the process is.
 func (p proc) isFile(name string) bool {
 	if name == "" || name[0] == '-' {
 		return false
@@ -185,6 +186,7 @@ func (p proc) isFile(name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
+// age is how long the process has been running.
 func (p proc) age() (time.Duration, bool) {
 	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {

@@ -53,6 +53,7 @@ func (r *run) awaitProbe(ctx context.Context) error {
 	return errors.Join(err, r.out.close())
 }
 
+// warn adds a sentence to the report.
 func (h *Host) warn(format string, args ...any) {
 	h.report.Warnings = append(h.report.Warnings, fmt.Sprintf(format, args...))
 }

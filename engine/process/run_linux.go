@@ -149,6 +149,7 @@ func (h *Host) marker(b *build) string {
 	return name + "=" + h.markerValue(b.Name)
 }
 
+// markerValue names the runner too: two runners on a host may have a build of the same name.
 func (h *Host) markerValue(build string) string { return h.cfg.Name + "/" + build }
 
 // spawn starts the stub or the launcher with its order.
@@ -245,6 +246,7 @@ func (r *run) wait(statuses *os.File) {
 	}
 }
 
+// ownExit is how the process ended that the runner itself has started.
 func (r *run) ownExit() Exit {
 	if r.cmd.ProcessState == nil {
 		return Exit{}

@@ -155,6 +155,7 @@ func (b *build) launchers() map[int]bool {
 	return found
 }
 
+// launchersOf are those of one step.
 func (b *build) launchersOf(s *step) map[int]bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

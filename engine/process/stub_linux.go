@@ -94,6 +94,7 @@ func reply(s status) {
 	}
 }
 
+// readOrder reads what to do. Before that it makes sure that the command inherits none of the files that come with it.
 func readOrder() (order, error) {
 	var o order
 	if err := closeOnExec(); err != nil {

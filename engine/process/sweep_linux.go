@@ -97,6 +97,7 @@ func sweep(done <-chan struct{}, plan sweepPlan) error {
 	}
 }
 
+// unkillable is the error of a sweep that gave up on these.
 func unkillable(left []proc) error {
 	if len(left) == 0 {
 		return errors.New("there are processes that come and go faster than they can be killed")
@@ -213,11 +214,13 @@ func childrenOf(pid int) []int {
 	return children
 }
 
+// procExists tells a thread that is gone from a kernel that does not list children.
 func procExists(pid int, thread string) bool {
 	_, err := os.Stat(procPath(pid, "task/"+thread+"/stat"))
 	return err == nil
 }
 
+// childrenByParent finds them the slow way.
 func childrenByParent(parent int) []int {
 	var children []int
 	// An unreadable /proc has no children to tell of; the caller sees that on its own account.

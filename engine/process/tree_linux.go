@@ -46,6 +46,7 @@ const (
 	leafSuffix  = ".runner"
 )
 
+// reserved says that the name would be taken for something else than a build.
 func reserved(name string) bool {
 	return strings.HasPrefix(name, probePrefix) || strings.HasSuffix(name, keepSuffix) || strings.HasSuffix(name, keptSuffix)
 }
@@ -153,6 +154,8 @@ func (t *tree) close() error {
 	return err
 }
 
+// openV1 makes the folder in a version 1 tree. Without it builds are contained all the same, but not limited by its
+// controllers; so it is a problem to be told, and no error.
 func (t *tree) openV1(h hierarchy, name string) {
 	var err error
 	folder := cgroup(h.own).child(name)
