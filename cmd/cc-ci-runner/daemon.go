@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -31,7 +30,7 @@ type daemonCommand struct {
 func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	environment := newEnvironment(c.EnvFile)
 	config, warnings, err := environment.load()
-	if errors.Is(err, fs.ErrNotExist) && !strings.Contains(c.EnvFile, "/") {
+	if missing(c.EnvFile) && !strings.Contains(c.EnvFile, "/") {
 		err = fmt.Errorf("%w (cc-ci-runner --help lists the commands)", err) // it may have been meant as one
 	}
 	if err != nil {
@@ -53,6 +52,12 @@ func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	}
 	d.environment = environment
 	return errors.Join(d.serve(ctx, signals), log.Close())
+}
+
+// missing says that a file is named and is not there.
+func missing(file string) bool {
+	_, err := os.Stat(file)
+	return file != "" && errors.Is(err, os.ErrNotExist)
 }
 
 // faulty is the end of a daemon whose configuration cannot be used: err has one line per fault, each naming its variable.
@@ -87,6 +92,9 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, er
 	state := filepath.Join(config.State, stateName(config))
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory (DRONE_RUNNER_STATE): %w", err)
+	}
+	if err := os.MkdirAll(config.Root, 0o755); err != nil { // here, and not in each build
+		return nil, fmt.Errorf("make the directory for builds (DRONE_RUNNER_ROOT): %w", err)
 	}
 	d.limits.set(config)
 	if err := d.openEngine(ctx, state); err != nil {

@@ -83,6 +83,7 @@ func TestCommandLine(t *testing.T) {
 		{"help of a command", []string{"exec", "--help"}, 0, "--secret-file", ""},
 		{"unknown flag", []string{"--what"}, 2, "", "unknown flag --what"},
 		{"daemon without configuration", nil, 2, "", "DRONE_RPC_HOST: is empty"},
+		{"daemon with a word for a file", []string{"deamon"}, 2, "", "--help lists the commands"},
 		{"daemon with a missing file", []string{"daemon", "/nonexistent"}, 2, "", "/nonexistent"},
 		{"exec", []string{"exec", good}, 0, "[only:1] hello from only", ""},
 		{"exec with the old order of arguments", []string{"exec", t.TempDir(), good}, 0, "hello from only", ""},
