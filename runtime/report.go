@@ -43,8 +43,10 @@ func (r *Runner) newReporter(rec *record, log *logrus.Entry) *reporter {
 	}
 }
 
-// register puts the stage to running and learns the ids of its steps.
-func (r *reporter) register(ctx context.Context) error {
+// register puts the stage to running and learns the ids of its steps. Where that starts the build, the stage goes first
+// without its steps: the server tells the forge of the start before it answers, which may take long or lose the answer,
+// and steps whose ids were lost with it stay pending for ever.
+func (r *reporter) register(ctx context.Context, starts bool) error {
 	if !r.take(ctx) {
 		return context.Cause(ctx)
 	}
@@ -52,7 +54,14 @@ func (r *reporter) register(ctx context.Context) error {
 	var stage *drone.Stage
 	r.rec.read(func(e *entry) { stage = e.snapshot() })
 	stage.Status = drone.StatusRunning
-	if err := r.server.Update(ctx, stage); err != nil {
+	var err error
+	if starts {
+		err = r.server.Heartbeat(ctx, stage)
+	}
+	if err == nil {
+		err = r.server.Update(ctx, stage)
+	}
+	if err != nil {
 		if errors.Is(err, client.ErrCancelled) {
 			r.cancelled()
 		}

@@ -34,7 +34,7 @@ func (g *rig) accepted(names ...string) *reporter {
 			}})
 		}
 	})
-	if err := rep.register(g.t.Context()); err != nil {
+	if err := rep.register(g.t.Context(), false); err != nil {
 		g.t.Fatal(err)
 	}
 	return rep
@@ -55,6 +55,21 @@ func (r *reporter) conclude(status string) {
 		e.conclude(status, "")
 		e.Phase = phaseEnded
 	})
+}
+
+// The call that starts the build waits for the forge and is the likeliest to lose its answer, or the runner: it holds no
+// steps, so none is registered twice.
+func TestALostStartLeavesNoSteps(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.srv.Script(runtimetest.StageRunning, runtimetest.LostReply(), 1)
+	g.start()
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	expect(t, g.settled(job.Stage), "success", "a success, teardown success")
+	calls := g.srv.Requests(runtimetest.StageRunning)
+	if first := calls[0].Stage(); len(first.Steps) > 0 {
+		t.Errorf("the start holds %d steps", len(first.Steps))
+	}
 }
 
 // What the server knows decides about a final report that it does not take as it is.

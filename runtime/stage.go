@@ -105,7 +105,7 @@ func (s *stage) prepare() error {
 	s.spec = spec
 	s.mask()
 	s.rec.read(func(e *entry) { s.plan(e) })
-	if err := s.rep.register(s.life); err != nil {
+	if err := s.rep.register(s.life, s.drone.Status == drone.StatusPending); err != nil {
 		return err
 	}
 	// After the registration, so that the stage shows as running while it waits for its turn.
