@@ -73,10 +73,11 @@ func TestRevokedBetweenHookAndBuild(t *testing.T) {
 func TestNameChangedHands(t *testing.T) {
 	for _, access := range []string{bridge.AccessWrite, bridge.AccessCollaborator, bridge.AccessList} {
 		t.Run(access, func(t *testing.T) {
-			b := newBed(t, func(c *bridge.Config) { c.Access, c.Users = access, []string{"wim"} })
+			b := newBed(t, func(c *bridge.Config) { c.Access, c.Users, c.Teams = access, []string{"wim"}, []string{"org/coders"} })
 			comment, body := b.gitea.Comment("wim", 1, "!testme")
 			b.gitea.Rename("wim", "gone") // and another takes the name
 			b.gitea.Add("wim", "write")
+			b.gitea.Join("wim")
 			b.send(body, 202)
 			b.reacted(comment, "confused")
 			b.idle()

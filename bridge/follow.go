@@ -89,8 +89,9 @@ func result(build drone.Build) journal.Outcome {
 	if build.Error != "" { // a linter's or the server's words about the pipeline: foreign text
 		o.Text = "the CI server says " + code(build.Error, 200)
 	}
-	if build.Started.Unix() > 0 && build.Finished.After(build.Started) {
-		o.Duration = build.Finished.Sub(build.Started)
+	// Drone counts whole seconds: a build within one of them took at most that.
+	if build.Started.Unix() > 0 && !build.Finished.Before(build.Started) {
+		o.Duration = max(build.Finished.Sub(build.Started), time.Second)
 	}
 	return o
 }

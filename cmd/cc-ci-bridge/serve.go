@@ -32,6 +32,10 @@ const apiTimeout = 15 * time.Second
 // recordTime is how long Gitea may take to record a push in a pull request's timeline: it does so in a queue.
 const recordTime = 20 * time.Second
 
+// firstRetry is the wait after a first failed call; it doubles. Short, because the eyes are to be there within a second even
+// if Gitea was busy once.
+const firstRetry = 250 * time.Millisecond
+
 // twinTime is how long a demand whose answer was lost may still become a build beside the one that was asked for again.
 const twinTime = 15 * time.Minute
 
@@ -226,6 +230,6 @@ func (c *config) bridge() (bridge.Config, error) {
 		MaxAge: c.MaxAge, Quiet: c.Quiet, Record: recordTime, Deadline: c.Deadline, GiveUp: c.GiveUp, Settle: c.Settle, Twins: twinTime,
 		Poll: c.Poll, PollMax: c.PollMax, CatchUp: c.CatchUp, Grace: c.Grace, Keep: c.Keep,
 		Queue: c.Queue, UserBurst: c.UserBurst, UserEvery: c.UserEvery, PullBurst: c.PullBurst, PullEvery: c.PullEvery,
-		RepoBurst: c.RepoBurst, RepoEvery: c.RepoEvery, RetryFirst: time.Second, RetryMax: 30 * time.Second,
+		RepoBurst: c.RepoBurst, RepoEvery: c.RepoEvery, RetryFirst: firstRetry, RetryMax: 30 * time.Second,
 	}, nil
 }

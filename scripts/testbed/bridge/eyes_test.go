@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,6 @@ func TestEyes(t *testing.T) {
 		took = append(took, seen.Sub(sent.at))
 	}
 	slices.Sort(took)
-	t.Logf("hook to eyes, %d comments: median %s, longest %s", comments,
-		took[comments/2].Round(time.Millisecond), took[comments-1].Round(time.Millisecond))
+	t.Logf("hook to eyes, %d comments: median %s, longest %s; %d calls failed and were repeated", comments,
+		took[comments/2].Round(time.Millisecond), took[comments-1].Round(time.Millisecond), strings.Count(b.shown(), "a step failed"))
 }
