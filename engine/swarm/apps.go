@@ -123,7 +123,7 @@ func appLocal(ctx context.Context, h *holding, n *node, filter client.Filters) e
 	}
 	for _, v := range containers.Items {
 		if v.Labels[proxy.LabelBuild] == "" {
-			h.containers = append(h.containers, thing{node: n, kind: "container", id: v.ID, name: strings.TrimPrefix(v.Names[0], "/")})
+			h.containers = append(h.containers, thing{node: n, kind: "container", id: v.ID, name: firstName(v)})
 		}
 	}
 	networks, err := n.docker.NetworkList(ctx, client.NetworkListOptions{Filters: filter})

@@ -13,7 +13,7 @@ import (
 // TestEscapes tries, on a real daemon, what its older and lesser known forms of calls would allow.
 func TestEscapes(t *testing.T) {
 	h := newHost(t, nil)
-	victim(t, h)
+	v := victim(t, h)
 	j := h.attach("cc-ci-test-escape", nil)
 	j.do("run", "-d", "--name", "mine", swarmtest.Image)
 	const js = "application/json"
@@ -42,6 +42,18 @@ func TestEscapes(t *testing.T) {
 			t.Errorf("create: %d %s", status, body)
 		}
 	})
+	for what, before := range map[string][]string{
+		"create":     nil,
+		"stop":       {"start swap", "stop -t 0 swap"},
+		"connect":    {"network connect NET swap"},
+		"disconnect": {"network disconnect NET swap"},
+	} {
+		for _, driver := range []string{"bridge", "overlay"} {
+			t.Run("a network's name that changes hands after "+what+", "+driver, func(t *testing.T) {
+				nameSwap(j.in(t), v.in(t), driver, before)
+			})
+		}
+	}
 	t.Run("lists by another's label", func(t *testing.T) {
 		j := j.in(t)
 		for range 20 { // the Swarm takes the one or the other of two values
@@ -79,6 +91,35 @@ func TestEscapes(t *testing.T) {
 			t.Error("committed: ", out)
 		}
 	})
+}
+
+// nameSwap makes a container on a network of its own, does something to it, and gives the network's name to another build:
+// the container must not start there.
+func nameSwap(j, v *job, driver string, before []string) {
+	network := "swap-" + driver
+	j.do("network", "create", "-d", driver, "--attachable", network)
+	on := network
+	if len(before) > 0 && strings.Contains(before[0], " connect ") {
+		on = "bridge"
+	}
+	j.do("create", "--name", "swap", "--network", on, swarmtest.Image)
+	defer func() { _, _ = j.try("rm", "-f", "swap") }() // also where the test has failed
+	for _, line := range before {
+		j.do(strings.Fields(strings.ReplaceAll(line, "NET", network))...)
+	}
+	j.do("network", "rm", network)
+	eventually(j.t, "the name is free", func() bool {
+		_, err := v.try("network", "create", "-d", driver, "--attachable", network)
+		return err == nil
+	})
+	theirs := v.do("network", "inspect", "--format", "{{.Id}}", network)
+	out, err := j.try("start", "swap")
+	state := j.direct("inspect", "--format", "{{.State.Running}} {{json .NetworkSettings.Networks}}", "swap")
+	if strings.HasPrefix(state, "true") && strings.Contains(state, theirs) {
+		j.t.Errorf("the container is on another build's network: %s, %s, %v", state, out, err)
+	}
+	j.do("rm", "-f", "swap")
+	v.do("network", "rm", network)
 }
 
 // TestImagesLeaveTheirBuild runs images that a build made past its socket, as a deployment does: what runs is not the

@@ -66,7 +66,8 @@ func (s *Swarm) stuck(ctx context.Context) error {
 	}
 	var services []string
 	for _, t := range tasks.Items {
-		if t.Status.State == swarm.TaskStateNew && t.DesiredState <= swarm.TaskStateRunning && time.Since(t.CreatedAt) > stuckAfter {
+		ends := t.DesiredState == swarm.TaskStateShutdown || t.DesiredState == swarm.TaskStateRemove
+		if t.Status.State == swarm.TaskStateNew && !ends && time.Since(t.CreatedAt) > stuckAfter {
 			services = append(services, t.ServiceID)
 		}
 	}

@@ -83,6 +83,7 @@ func TestHealth(t *testing.T) {
 		{"live-restore", "live-restore", "daemon.json", with("/info", map[string]any{"LiveRestoreEnabled": true})},
 		{"no proxy network", "no-network", "docker network create", with("/networks/proxy", nil)},
 		{"a full network", "no-addresses", "shop_app", with("/tasks", task("new", "running", time.Minute))},
+		{"a task that goes anyway", "", "", with("/tasks", task("new", "remove", time.Minute))},
 		{"no leader", "no-leader", "managers", with("/tasks", nil)},
 	} {
 		t.Run(c.name, func(t *testing.T) { wantProblem(t, c.daemon.serve(t), c.want, c.advice) })

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/client"
@@ -147,10 +148,7 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for _, v := range containers.Items {
-		t := thing{node: n, kind: "container", id: v.ID, detail: v.Image + ", " + v.Status}
-		if len(v.Names) > 0 {
-			t.name = strings.TrimPrefix(v.Names[0], "/")
-		}
+		t := thing{node: n, kind: "container", id: v.ID, name: firstName(v), detail: v.Image + ", " + v.Status}
 		for _, m := range v.Mounts {
 			if m.Type == "volume" && proxy.Anonymous(m.Name) {
 				t.volumes = append(t.volumes, m.Name)
@@ -199,6 +197,14 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 		h.images = append(h.images, t)
 	}
 	return nil
+}
+
+// firstName is what a container is called. One that is being removed may have lost its name.
+func firstName(c container.Summary) string {
+	if len(c.Names) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(c.Names[0], "/")
 }
 
 // imagesOfOthers are those of a build's images that containers of others run from: once deployed, an image is no longer

@@ -24,6 +24,12 @@ import (
 // copyBuffer is how much of a stream is carried at once: with less, copying costs more than the daemon does.
 const copyBuffer = 128 << 10
 
+// chunkFrame is what HTTP puts around a piece of a stream: with room for it, a piece is one write.
+const chunkFrame = 64
+
+// sendBuffer is what a connection may have on its way.
+const sendBuffer = 1 << 20
+
 var version = regexp.MustCompile(`^/v[0-9.]+/`)
 
 // call is one request on its way through.

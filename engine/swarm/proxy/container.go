@@ -36,6 +36,9 @@ func createContainer(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.nameNetwork(body, host); err != nil {
+		return err
+	}
 	if err := c.judgeHost(host); err != nil {
 		return err
 	}
@@ -46,6 +49,30 @@ func createContainer(c *call) error {
 		return err
 	}
 	return c.send(body, c.record(container, c.query.Get("name")))
+}
+
+// nameNetwork gives a container's only network settings, where the client sent none: judgeEndpoints puts its id there.
+// With the network mode alone the daemon would remember the network's name, whatever it is told.
+func (c *call) nameNetwork(body, host object) error {
+	if err := host.canon("NetworkMode"); err != nil || !c.own() {
+		return err
+	}
+	mode, err := host.text("NetworkMode")
+	if err != nil || mode == "" || mode == "default" || predefined(mode) || strings.HasPrefix(mode, "container:") {
+		return err
+	}
+	networking, err := body.make("NetworkingConfig")
+	if err != nil {
+		return err
+	}
+	if err := networking.canon("EndpointsConfig"); err != nil {
+		return err
+	}
+	endpoints, err := networking.make("EndpointsConfig")
+	if err == nil && len(endpoints) == 0 {
+		endpoints[mode] = map[string]any{}
+	}
+	return err
 }
 
 // judgeEndpoints checks the networks that a container is created on.
@@ -59,9 +86,9 @@ func (c *call) judgeEndpoints(body object) error {
 	}
 	endpoints, err := networking.object("EndpointsConfig")
 	for name := range endpoints {
-		err = errors.Join(err, c.p.useNetwork(c.ctx(), name))
-		settings, settingsErr := endpoints.object(name)
-		err = errors.Join(err, settingsErr, c.judgeEndpoint(settings))
+		settings, settingsErr := endpoints.make(name)
+		_, judgeErr := c.judgeEndpoint(name, settings)
+		err = errors.Join(err, settingsErr, judgeErr)
 	}
 	return err
 }
@@ -70,27 +97,37 @@ func (c *call) judgeEndpoints(body object) error {
 const endpointFields = `IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress
 	IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames`
 
-// judgeEndpoint checks a container's settings on a network. The daemon prefers the network that they name to the one
-// that the call names.
-func (c *call) judgeEndpoint(settings object) error {
+// judgeEndpoint checks a container's settings on a network and returns the network as the daemon is to be told. The
+// daemon prefers the network that the settings name to the one that the call names: they name the build's by its id.
+func (c *call) judgeEndpoint(ref string, settings object) (string, error) {
 	if err := c.only(settings, endpointFields); err != nil {
-		return err
-	}
-	id, err := settings.text("NetworkID")
-	if err != nil {
-		return err
+		return "", err
 	}
 	links, err := settings.texts("Links")
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, l := range links {
 		name, _, _ := strings.Cut(l, ":")
 		if _, err := c.p.need(c.ctx(), container, name); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return c.p.useNetwork(c.ctx(), id)
+	named, err := settings.text("NetworkID")
+	if err == nil {
+		named, err = c.p.useNetwork(c.ctx(), named)
+	}
+	if err != nil {
+		return "", err
+	}
+	id, err := c.p.useNetwork(c.ctx(), ref)
+	if named == "" && id != ref {
+		named = id
+	}
+	if named != "" {
+		settings["NetworkID"] = named
+	}
+	return id, err
 }
 
 // record writes what was made into the ledger before the client learns of it.

@@ -183,5 +183,9 @@ func (c *call) judgeShared(host object) error {
 	if strings.HasPrefix(mode, "container:") {
 		return c.judgeNamespace(host, "NetworkMode", mode)
 	}
-	return c.p.useNetwork(c.ctx(), mode)
+	id, err := c.p.useNetwork(c.ctx(), mode)
+	if id != mode {
+		host["NetworkMode"] = id
+	}
+	return err
 }

@@ -84,7 +84,12 @@ func (c *call) judgeBuild() error {
 			return &Refusal{"unknown-option", "a build must not choose the output " + o.Type + "; name the image with -t", varPolicy}
 		}
 	}
-	return c.p.useNetwork(c.ctx(), c.query.Get("networkmode"))
+	mode := c.query.Get("networkmode")
+	id, err := c.p.useNetwork(c.ctx(), mode)
+	if id != mode {
+		c.query.Set("networkmode", id)
+	}
+	return err
 }
 
 // remoteSource refuses a source that the daemon would have to fetch.

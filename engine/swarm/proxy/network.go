@@ -33,28 +33,32 @@ func (p *Proxy) sharedNetwork(name string) bool {
 	return predefined(name) || slices.Contains(p.Networks, name)
 }
 
-// useNetwork refuses to attach to a network that is neither the build's own nor allowed.
-func (p *Proxy) useNetwork(ctx context.Context, ref string) error {
+// useNetwork refuses to attach to a network that is neither the build's own nor allowed. It returns what the daemon is
+// to be told: a network of the build's by its id, because the daemon looks a name up again when the container starts,
+// and by then it may be the name of somebody else's.
+func (p *Proxy) useNetwork(ctx context.Context, ref string) (string, error) {
 	if p.Policy != Own || slices.Contains([]string{"", "default", "bridge", "none"}, ref) {
-		return nil
+		return ref, nil
 	}
 	if other, ok := strings.CutPrefix(ref, "container:"); ok {
-		_, err := p.need(ctx, container, other)
-		return err
+		f, err := p.need(ctx, container, other)
+		return "container:" + f.id, err
 	}
 	if ref == "host" {
-		return &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
+		return "", &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
 	}
 	f, err := p.look(ctx, network, ref)
 	switch {
 	case err != nil:
-		return err
-	case p.labelled(f.labels) || f.name == "bridge" || slices.Contains(p.Networks, f.name):
-		return nil
+		return "", err
+	case p.labelled(f.labels):
+		return f.id, nil
+	case f.name == "bridge" || slices.Contains(p.Networks, f.name):
+		return ref, nil
 	case f.name == "host":
-		return &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
+		return "", &Refusal{"host-namespaces", "a build must not use the host's network", varPolicy}
 	}
-	return &Refusal{"networks", "this build must not attach to the network " + f.name, varNetworks}
+	return "", &Refusal{"networks", "this build must not attach to the network " + f.name, varNetworks}
 }
 
 // createNetwork labels a network.
@@ -236,18 +240,16 @@ func connectNetwork(c *call) error {
 	if err := c.only(body, "Container EndpointConfig Force"); err != nil {
 		return err
 	}
-	settings, err := body.object("EndpointConfig")
+	settings, err := body.make("EndpointConfig")
 	if err != nil {
 		return err
 	}
-	if err := c.judgeEndpoint(settings); err != nil {
+	id, err := c.judgeEndpoint(c.args[0], settings)
+	if err != nil {
 		return err
 	}
 	ref, err := body.text("Container")
 	if err != nil {
-		return err
-	}
-	if err := c.p.useNetwork(c.ctx(), c.args[0]); err != nil {
 		return err
 	}
 	f, err := c.p.need(c.ctx(), container, ref)
@@ -255,6 +257,7 @@ func connectNetwork(c *call) error {
 		return err
 	}
 	body["Container"] = f.id // the name may mean another container by the time the daemon reads it
+	c.retarget(id)
 	return c.send(body, nil)
 }
 

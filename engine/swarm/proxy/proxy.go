@@ -110,12 +110,12 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 	p.labels[LabelBuild] = cfg.Build
 	p.routes, p.pins = table(), newPins(cfg)
 	p.backend = &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return cfg.Dial(ctx) },
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return roomy(cfg.Dial(ctx)) },
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 8,
 		IdleConnTimeout:     30 * time.Second,
 		ReadBufferSize:      copyBuffer,
-		WriteBufferSize:     copyBuffer,
+		WriteBufferSize:     copyBuffer + chunkFrame,
 	}
 	p.reverse = p.newReverse()
 	listener, err := listen(cfg)
@@ -194,6 +194,15 @@ func (p *Proxy) Close() error {
 	return err
 }
 
+// roomy asks for a large send buffer on a new connection, so that the reader at its other end is not woken for every few
+// pages of a stream. The kernel gives what it allows.
+func roomy(c net.Conn, err error) (net.Conn, error) {
+	if b, ok := c.(interface{ SetWriteBuffer(int) error }); ok && err == nil {
+		_ = b.SetWriteBuffer(sendBuffer) // a stream is slower without, and no less right
+	}
+	return c, err
+}
+
 // ServeHTTP decides about one call and carries it out.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.calls.Add(1)
@@ -224,7 +233,7 @@ type conn struct {
 
 // Accept implements net.Listener.
 func (t *tracked) Accept() (net.Conn, error) {
-	c, err := t.Listener.Accept()
+	c, err := roomy(t.Listener.Accept())
 	if err != nil {
 		return nil, err
 	}

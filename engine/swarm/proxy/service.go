@@ -114,8 +114,12 @@ func (c *call) serviceNetworks(o object) error {
 		if err != nil {
 			return err
 		}
-		if err := c.p.useNetwork(c.ctx(), target); err != nil {
+		id, err := c.p.useNetwork(c.ctx(), target)
+		if err != nil {
 			return err
+		}
+		if id != target {
+			n["Target"] = id
 		}
 	}
 	return nil
