@@ -19,14 +19,17 @@ const (
 	redialTimeout = 30 * time.Second
 	redialPoll    = 100 * time.Millisecond
 
-	// nodeTimeout bounds one look at another node, nodeRetry is how long one that failed is left alone.
+	// nodeTimeout bounds one look at another node, nodeRetry is how long one that failed is left alone. Over ssh a look may
+	// have to log in and start a program first, on hosts that are busy with builds.
 	nodeTimeout = 5 * time.Second
+	sshTimeout  = 20 * time.Second
 	nodeRetry   = 10 * time.Second
 )
 
 // node is one daemon of the Swarm.
 type node struct {
 	endpoint string
+	timeout  time.Duration // of one look
 
 	// mu guards what the last look at a node that did not answer found: the next ones do not wait for it again.
 	mu      sync.Mutex
@@ -45,7 +48,7 @@ func (n *node) try(ctx context.Context, look func(context.Context) error) error 
 	if n.failure != nil && time.Now().Before(n.until) {
 		return n.failure
 	}
-	limited, cancel := context.WithTimeout(ctx, nodeTimeout)
+	limited, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
 	n.failure = look(limited)
 	n.until = time.Now().Add(nodeRetry)
@@ -74,7 +77,7 @@ func (n *node) swarmID(ctx context.Context) string {
 // connect prepares a connection to a daemon: unix://, tcp:// (with the certificates, where there are any) or ssh://.
 func connect(endpoint, certs string) (*node, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
-	n := &node{endpoint: endpoint}
+	n := &node{endpoint: endpoint, timeout: nodeTimeout}
 	var err error
 	opts := []client.Opt{client.WithUserAgent("cc-ci-runner")}
 	switch {
@@ -88,6 +91,7 @@ func connect(endpoint, certs string) (*node, error) {
 				filepath.Join(certs, "ca.pem"), filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem")))
 		}
 	case ok && scheme == "ssh":
+		n.timeout = sshTimeout
 		if n.dial, err = sshDialer(endpoint); err != nil {
 			return nil, err
 		}

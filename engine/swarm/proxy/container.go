@@ -87,8 +87,7 @@ func (c *call) judgeEndpoints(body object) error {
 	endpoints, err := networking.object("EndpointsConfig")
 	for name := range endpoints {
 		settings, settingsErr := endpoints.make(name)
-		_, judgeErr := c.judgeEndpoint(name, settings)
-		err = errors.Join(err, settingsErr, judgeErr)
+		err = errors.Join(err, settingsErr, c.judgeEndpoint(name, settings))
 	}
 	return err
 }
@@ -97,28 +96,28 @@ func (c *call) judgeEndpoints(body object) error {
 const endpointFields = `IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress
 	IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames`
 
-// judgeEndpoint checks a container's settings on a network and returns the network as the daemon is to be told. The
-// daemon prefers the network that the settings name to the one that the call names: they name the build's by its id.
-func (c *call) judgeEndpoint(ref string, settings object) (string, error) {
+// judgeEndpoint checks a container's settings on a network. The daemon prefers the network that they name to the one
+// that the call names, so they name the build's by its id.
+func (c *call) judgeEndpoint(ref string, settings object) error {
 	if err := c.only(settings, endpointFields); err != nil {
-		return "", err
+		return err
 	}
 	links, err := settings.texts("Links")
 	if err != nil {
-		return "", err
+		return err
 	}
 	for _, l := range links {
 		name, _, _ := strings.Cut(l, ":")
 		if _, err := c.p.need(c.ctx(), container, name); err != nil {
-			return "", err
+			return err
 		}
 	}
 	named, err := settings.text("NetworkID")
-	if err == nil {
-		named, err = c.p.useNetwork(c.ctx(), named)
-	}
 	if err != nil {
-		return "", err
+		return err
+	}
+	if named, err = c.p.useNetwork(c.ctx(), named); err != nil {
+		return err
 	}
 	id, err := c.p.useNetwork(c.ctx(), ref)
 	if named == "" && id != ref {
@@ -127,7 +126,7 @@ func (c *call) judgeEndpoint(ref string, settings object) (string, error) {
 	if named != "" {
 		settings["NetworkID"] = named
 	}
-	return id, err
+	return err
 }
 
 // record writes what was made into the ledger before the client learns of it.

@@ -244,8 +244,7 @@ func connectNetwork(c *call) error {
 	if err != nil {
 		return err
 	}
-	id, err := c.judgeEndpoint(c.args[0], settings)
-	if err != nil {
+	if err := c.judgeEndpoint(c.args[0], settings); err != nil {
 		return err
 	}
 	ref, err := body.text("Container")
@@ -257,7 +256,6 @@ func connectNetwork(c *call) error {
 		return err
 	}
 	body["Container"] = f.id // the name may mean another container by the time the daemon reads it
-	c.retarget(id)
 	return c.send(body, nil)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -51,15 +52,20 @@ func StartCluster(ctx context.Context, size int) (*Cluster, error) {
 	if err := command(ctx, "iptables", "-I", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
+	var starts errgroup.Group
+	c.Nodes = make([]*Daemon, size)
 	for i := range size {
-		d, err := startNode(ctx, i)
-		if err != nil {
-			return nil, errors.Join(err, c.Stop())
-		}
-		c.Nodes = append(c.Nodes, d)
-		if err := c.join(ctx, i); err != nil {
-			return nil, errors.Join(err, c.Stop())
-		}
+		starts.Go(func() (err error) {
+			c.Nodes[i], err = startNode(ctx, i)
+			return err
+		})
+	}
+	err = starts.Wait()
+	for i := 0; i < size && err == nil; i++ {
+		err = c.join(ctx, i)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Stop())
 	}
 	return c, nil
 }
@@ -139,7 +145,9 @@ func (c *Cluster) Restore(ctx context.Context, i int) error {
 func (c *Cluster) Stop() error {
 	var err error
 	for _, d := range c.Nodes {
-		err = errors.Join(err, d.Stop())
+		if d != nil { // it did not start
+			err = errors.Join(err, d.Stop())
+		}
 	}
 	return errors.Join(err, c.guard.end())
 }
