@@ -42,18 +42,7 @@ func TestEscapes(t *testing.T) {
 			t.Errorf("create: %d %s", status, body)
 		}
 	})
-	for what, before := range map[string][]string{
-		"create":     nil,
-		"stop":       {"start swap", "stop -t 0 swap"},
-		"connect":    {"network connect NET swap"},
-		"disconnect": {"network disconnect NET swap"},
-	} {
-		for _, driver := range []string{"bridge", "overlay"} {
-			t.Run("a network's name that changes hands after "+what+", "+driver, func(t *testing.T) {
-				nameSwap(j.in(t), v.in(t), driver, before)
-			})
-		}
-	}
+	t.Run("a network's name that changes hands", func(t *testing.T) { nameSwaps(t, j, v) })
 	t.Run("lists by another's label", func(t *testing.T) {
 		j := j.in(t)
 		for range 20 { // the Swarm takes the one or the other of two values
@@ -91,6 +80,22 @@ func TestEscapes(t *testing.T) {
 			t.Error("committed: ", out)
 		}
 	})
+}
+
+// nameSwaps lets a container's network change hands at several moments before the container starts.
+func nameSwaps(t *testing.T, j, v *job) {
+	for what, before := range map[string][]string{
+		"create":     nil,
+		"stop":       {"start swap", "stop -t 0 swap"},
+		"connect":    {"network connect NET swap"},
+		"disconnect": {"network disconnect NET swap"},
+	} {
+		for _, driver := range []string{"bridge", "overlay"} {
+			t.Run(what+" "+driver, func(t *testing.T) {
+				nameSwap(j.in(t), v.in(t), driver, before)
+			})
+		}
+	}
 }
 
 // nameSwap makes a container on a network of its own, does something to it, and gives the network's name to another build:
