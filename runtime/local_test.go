@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -19,7 +21,8 @@ func local(t *testing.T, ctx context.Context, out io.Writer, steps ...testStep) 
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	h, err := newHost(t.TempDir(), t.Name(), logrus.NewEntry(log))
+	// Tests of another run, such as the one with the race detector, must not have builds of the same name.
+	h, err := newHost(t.TempDir(), fmt.Sprint(t.Name(), os.Getpid()), logrus.NewEntry(log))
 	if err != nil {
 		t.Fatal(err)
 	}
