@@ -44,18 +44,19 @@ func TestParseUser(t *testing.T) {
 	}
 }
 
-// testUID is the first of ten uids that no other run of these tests on this host has.
-func testUID() int { return 100_000 + os.Getpid()%1_000_000*10 }
-
-// forgetUIDs removes the lock files of testUID's range.
-func forgetUIDs(t *testing.T) {
+// testUIDs is the first of two uids that no other test and no other run of these tests has. Their lock files go with
+// the test.
+func testUIDs(t *testing.T, number int) int {
+	t.Helper()
+	first := 100_000 + os.Getpid()%1_000_000*10 + 2*number
 	t.Cleanup(func() {
-		for i := range 10 {
-			if err := os.Remove(uidLocks + "/" + itoa(testUID()+i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		for uid := range 2 {
+			if err := os.Remove(uidLocks + "/" + itoa(first+uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Error(err)
 			}
 		}
 	})
+	return first
 }
 
 // needRoot skips what only a runner that is root can do.
@@ -95,8 +96,7 @@ func TestStepsHaveTheirUsersGroupsOnly(t *testing.T) {
 func TestUIDRange(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	forgetUIDs(t)
-	first := testUID()
+	first := testUIDs(t, 0)
 	setting := fmt.Sprintf("%d-%d", first, first+1)
 	eachMode(t, func(t *testing.T, mode Mode) {
 		h := openHost(t, Config{Mode: mode, User: setting, KeepLeftovers: true})
@@ -131,8 +131,8 @@ func TestUIDRange(t *testing.T) {
 func TestUIDInUseIsPassedOver(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	forgetUIDs(t)
-	h := openHost(t, Config{User: fmt.Sprintf("%d-%d", testUID()+2, testUID()+3)})
+	uids := testUIDs(t, 1)
+	h := openHost(t, Config{User: fmt.Sprintf("%d-%d", uids, uids+1)})
 	first := newBuild(t, h, Build{Name: "first", Keep: true})
 	_, out := mustRun(t, h, shell(first, "id -u; setsid sleep 1000 >/dev/null 2>&1 & echo $!"))
 	pids := pidsIn(out)

@@ -22,7 +22,8 @@ type Gitea struct {
 func (g *Gitea) URL() string { return g.url }
 
 // giteaConfig is an installed Gitea on the loopback address that talks to nobody but its webhooks' receivers there. It
-// delivers webhooks one by one and side by side: a slow receiver must not hold up the other tests on the same servers.
+// waits for a busy database, where it would refuse a right password after half a second. It delivers webhooks one by
+// one and side by side: a slow receiver must not hold up the other tests on the same servers.
 // Of git's hooks it has only the one that tells Gitea of a push: each starts the whole program, and the others guard
 // branches that nobody here protects.
 const giteaConfig = `APP_NAME = testbed
@@ -43,6 +44,7 @@ LFS_START_SERVER = false
 DB_TYPE = sqlite3
 PATH = %[1]s/gitea.db
 SQLITE_JOURNAL_MODE = WAL
+SQLITE_TIMEOUT = 30000
 
 [security]
 INSTALL_LOCK = true

@@ -224,11 +224,29 @@ func freePort() (int, error) {
 	for range 100 {
 		port := 15000 + rand.IntN(15000)
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, listener.Close()
+		if err != nil {
+			continue
+		}
+		claimed, err := claim(port)
+		if err := errors.Join(err, listener.Close()); err != nil || claimed {
+			return port, err
 		}
 	}
 	return 0, errors.New("find a free port on 127.0.0.1: none in a hundred tries")
+}
+
+// claim keeps other testbeds from the port for as long as this process lives: a server's predecessor on it would be
+// taken for the server. The name is an abstract socket's, which the kernel gives to one process and leaves no file of.
+func claim(port int) (bool, error) {
+	socket, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	err = syscall.Bind(socket, &syscall.SockaddrUnix{Name: fmt.Sprintf("@cc-ci-testbed-%d", port)})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return false, syscall.Close(socket)
+	}
+	return err == nil, err
 }
 
 // baseEnv is the environment of every program that this package starts: nothing of the caller's settings.
