@@ -150,7 +150,13 @@ func lines(commands string) string {
 
 // testEnds lets builds end by success, failure, cancel and timeout, and beside a restart of Docker: nothing is left.
 func testEnds(t *testing.T, docker *swarmtest.Daemon) {
-	s := startSwarmed(t, docker, map[string]string{"DRONE_RUNNER_STEP_TIMEOUT": "20s"})
+	t.Run("timeout", func(t *testing.T) {
+		// Long enough for a busy machine to make the objects in.
+		s := startSwarmed(t, docker, map[string]string{"DRONE_RUNNER_STEP_TIMEOUT": "30s"})
+		job := s.server.Enqueue(runtimetest.Job{Config: leaving("timeout", "sleep 1000")})
+		s.ends(job, "timeout", drone.StatusError)
+	})
+	s := startSwarmed(t, docker, nil)
 	gate := filepath.Join(sharedDir(t), "gate")
 	for _, c := range []struct {
 		name, then, status string
@@ -159,7 +165,6 @@ func testEnds(t *testing.T, docker *swarmtest.Daemon) {
 		{"success", "true", drone.StatusPassing, nil},
 		{"failure", "exit 3", drone.StatusFailing, nil},
 		{"cancel", "sleep 1000", drone.StatusKilled, func(job runtimetest.Enqueued) { s.server.Cancel(job.Build) }},
-		{"timeout", "sleep 1000", drone.StatusError, nil},
 		{"dockerd-restart", "while test ! -e " + gate + "; do sleep 0.1; done", drone.StatusPassing, func(runtimetest.Enqueued) {
 			if err := docker.Restart(t.Context()); err != nil {
 				t.Error(err)
@@ -176,25 +181,7 @@ func testEnds(t *testing.T, docker *swarmtest.Daemon) {
 				s.until("the step has made its objects", s.begun(job, "begun"))
 				c.meanwhile(job)
 			}
-			stage := s.server.WaitStage(job.Stage, func(stage drone.Stage) bool { return isOver(stage) && stage.Stopped > 0 })
-			if stage.Status != c.status {
-				t.Errorf("the stage ended with %s, want %s: %s", stage.Status, c.status, stage.Error)
-			}
-			s.until("the teardown has a log", func() bool { return strings.Contains(s.teardownLog(job), "clean: nothing is left") })
-			s.clean()
-			report := s.report(job)
-			for _, want := range []string{"vol", "secret", "config", "net", "app", "run", "image"} {
-				named := func(item leftover.Item) bool { return strings.HasPrefix(item.Name, c.name+"-"+want) }
-				if !slices.ContainsFunc(report.Leftovers, named) {
-					t.Errorf("the report does not name %s-%s: %v", c.name, want, report.Leftovers)
-				}
-			}
-			if log := s.teardownLog(job); !strings.Contains(log, "warning: the pipeline left ") {
-				t.Errorf("the teardown's log has no warning:\n%s", log)
-			}
-			if len(report.Survivors) > 0 {
-				t.Errorf("survivors: %v", report.Survivors)
-			}
+			s.ends(job, c.name, c.status)
 		})
 	}
 	direct(t, docker, "volume", "create", "stray")
@@ -202,6 +189,31 @@ func testEnds(t *testing.T, docker *swarmtest.Daemon) {
 	s.server.WaitStage(job.Stage, isOver)
 	s.says("volume stray is no build's")
 	direct(t, docker, "volume", "rm", "stray")
+}
+
+// ends waits for the end of a build that left objects whose names begin with name: it has the status, what the build
+// left was named, and nothing remains.
+func (s *swarmed) ends(job runtimetest.Enqueued, name, status string) {
+	s.t.Helper()
+	stage := s.server.WaitStage(job.Stage, func(stage drone.Stage) bool { return isOver(stage) && stage.Stopped > 0 })
+	if stage.Status != status {
+		s.t.Errorf("the stage ended with %s, want %s: %s", stage.Status, status, stage.Error)
+	}
+	s.until("the teardown has a log", func() bool { return strings.Contains(s.teardownLog(job), "clean: nothing is left") })
+	s.clean()
+	report := s.report(job)
+	for _, want := range []string{"vol", "secret", "config", "net", "app", "run", "image"} {
+		named := func(item leftover.Item) bool { return strings.HasPrefix(item.Name, name+"-"+want) }
+		if !slices.ContainsFunc(report.Leftovers, named) {
+			s.t.Errorf("the report does not name %s-%s: %v", name, want, report.Leftovers)
+		}
+	}
+	if log := s.teardownLog(job); !strings.Contains(log, "warning: the pipeline left ") {
+		s.t.Errorf("the teardown's log has no warning:\n%s", log)
+	}
+	if len(report.Survivors) > 0 {
+		s.t.Errorf("survivors: %v", report.Survivors)
+	}
 }
 
 // testSurvivors puts what builds made into the use of others. Each survivor is named, with Docker's own reason, and the

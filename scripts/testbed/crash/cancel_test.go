@@ -247,7 +247,7 @@ func observe(t *testing.T) *sightings {
 			select {
 			case <-s.ended:
 				return
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(100 * time.Millisecond):
 			}
 			seen := running()
 			now := time.Now()
