@@ -9,6 +9,7 @@ import (
 	"github.com/drone/drone-go/drone"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
 // accept makes an offered stage ours. The intent is on disk first: a stage that was accepted is never offered again,
@@ -27,6 +28,12 @@ func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error
 	if err := r.cfg.Server.Accept(ctx, &accepted); err != nil {
 		if ctx.Err() != nil {
 			return nil, err // it may be ours: the next start finds out
+		}
+		if r.intents[offer.ID] && errors.Is(err, client.ErrTaken) {
+			// Perhaps by an earlier process of ours, whose call came to the server after Recover had asked it. Nobody
+			// would ever run the stage then, so the outbox asks again.
+			r.outbox.add(r.newReporter(rec, r.logger.WithField("stage", offer.ID)))
+			return nil, err
 		}
 		return nil, errors.Join(err, rec.remove())
 	}

@@ -48,8 +48,10 @@ func (g *rig) checkCancelled(t *testing.T, job runtimetest.Enqueued, cancelled t
 			t.Errorf("after the cancel the server was told %s", r.Stage().Status)
 		}
 	}
+	// A cancel may cut the answer that tells the steps' ids. Then nothing has been done on the host, or can be shown.
+	_, touched := g.host.setups.Load(engine.BuildName(g.srv.URL, job.Stage))
 	for _, s := range stage.Steps {
-		if s.Name == "teardown" && s.Status != "success" {
+		if s.Name == "teardown" && s.Status != "success" && (touched || s.Status != "skipped") {
 			t.Errorf("the teardown is %s", s.Status)
 		}
 	}
@@ -118,6 +120,22 @@ func TestCancelShowsTeardown(t *testing.T) {
 	expect(t, g.srv.Stage(job.Stage), "killed", "slow killed, never skipped, teardown success")
 	if log := g.stored(job.Stage, "teardown"); !strings.Contains(log, "nothing is left") {
 		t.Errorf("log of the teardown: %q", log)
+	}
+}
+
+// A cancel that ended only the build, and was told to no watch, is found all the same.
+func TestCancelOfTheBuildAlone(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.runner.timing.beat = time.Hour
+	g.start()
+	g.srv.LoseCancel()
+	job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
+	g.srv.WaitStage(job.Stage, func(s drone.Stage) bool { return len(s.Steps) > 0 && s.Steps[0].Status == "running" })
+	g.srv.Cancel(job.Build)
+	g.settled(job.Stage)
+	if stage, build := g.srv.Stage(job.Stage), g.srv.Build(job.Build); stage.Status != "killed" || build.Status != "killed" {
+		t.Errorf("the stage is %s, the build %s", stage.Status, build.Status)
 	}
 }
 

@@ -18,6 +18,7 @@ type guard struct {
 	server Server
 	build  int64
 	beat   func(context.Context) error
+	look   func(context.Context) error
 	cancel func()
 	timing *timing
 
@@ -29,7 +30,7 @@ type guard struct {
 // newGuard makes the guard of the stage's build; watch sets it to work.
 func (s *stage) newGuard() *guard {
 	g := &guard{
-		server: s.cfg.Server, beat: s.rep.beat, cancel: s.rep.cancelled, timing: s.timing,
+		server: s.cfg.Server, beat: s.rep.beat, look: s.rep.look, cancel: s.rep.cancelled, timing: s.timing,
 		turn: make(chan struct{}, 1), soon: make(chan struct{}, 1),
 	}
 	s.rec.read(func(e *entry) { g.build = e.Stage.BuildID })
@@ -79,12 +80,15 @@ func (g *guard) follow(ctx context.Context, delay time.Duration, stop func()) {
 }
 
 // confirmations confirms regularly, shortly after a watch was opened anew, and twice at the beginning: a busy server
-// takes a while to note the first watch, and to note a cancel in the stage.
+// takes a while to note the first watch, and to note a cancel in the stage. Then it looks at the build itself.
 func (g *guard) confirmations(ctx context.Context) {
 	for _, pause := range []time.Duration{g.timing.backoff, 2 * g.timing.backoff} {
 		if sleep(ctx, pause) {
 			g.confirm(ctx)
 		}
+	}
+	for ctx.Err() == nil && g.look(ctx) != nil {
+		sleep(ctx, g.timing.backoff)
 	}
 	for ctx.Err() == nil {
 		timer := time.NewTimer(g.timing.beat)

@@ -54,6 +54,8 @@ type host struct {
 	onSetup   func(*engine.Spec) error
 	onDestroy func(build string)
 
+	setups sync.Map // builds that were set up
+
 	// cut gets the moment at which a step's context ended.
 	cut chan time.Time
 }
@@ -115,6 +117,7 @@ func (h *host) Setup(ctx context.Context, spec *engine.Spec) error {
 			return err
 		}
 	}
+	h.setups.Store(spec.Build, true)
 	return h.Engine.Setup(ctx, spec)
 }
 

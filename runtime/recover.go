@@ -47,6 +47,7 @@ func (r *Runner) Recover(ctx context.Context) error {
 		rep := r.newReporter(&record{journal: r.journal, entry: e, log: log}, log)
 		// No slot takes the stage before it is known whether it is ours already. The claim ends with the entry.
 		r.claim(e.Stage.ID)
+		r.intents[e.Stage.ID] = e.Phase == phaseIntent
 		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
 		if ctx.Err() != nil || rep.unfinished() {
 			continue // what holds of the stage is not known yet; the next start finds its entry

@@ -273,6 +273,33 @@ func TestRecoverIntent(t *testing.T) {
 	}
 }
 
+// The call of a process that was killed may come to the server after the next one has asked whose the stage is.
+func TestRecoverLateAccept(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	offer := g.srv.Stage(job.Stage)
+	offer.Machine = "tester"
+	err := g.journal(&entry{
+		Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.runner.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// The stage is offered as nobody's, and becomes the dead process's before it is accepted anew.
+	g.srv.Script(runtimetest.Accept, runtimetest.Slow(time.Second), 1)
+	g.start()
+	g.srv.WaitRequests(runtimetest.Accept, 1)
+	g.srv.Bump(job.Stage, func(s *drone.Stage) { s.Machine = "tester" })
+	stage := g.settled(job.Stage)
+	if stage.Status != "error" || stage.Error != restartedText {
+		t.Errorf("the stage is %s (%q)", stage.Status, stage.Error)
+	}
+}
+
 // A stage of which nobody knows yet whether it was accepted is taken by no slot until the server has told.
 func TestUnclearStageIsNotTaken(t *testing.T) {
 	t.Parallel()

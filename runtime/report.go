@@ -112,6 +112,21 @@ func (r *reporter) beat(ctx context.Context) error {
 	return err
 }
 
+// look finds a cancel that crossed the report of the stage's start: the server then ends the build but not the stage, to
+// which no confirmation is refused; and a watch that it had not noted yet is told nothing.
+func (r *reporter) look(ctx context.Context) error {
+	var stage drone.Stage
+	r.rec.read(func(e *entry) { stage = *e.Stage })
+	now, err := r.server.Detail(ctx, &stage)
+	if err != nil {
+		return err
+	}
+	if final(now.Build.Status) {
+		r.cancelled()
+	}
+	return nil
+}
+
 // cancelled keeps that the server has ended the build, and ends the stage here.
 func (r *reporter) cancelled() {
 	r.rec.keep(func(e *entry) { e.Cancelled = true })

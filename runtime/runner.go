@@ -42,6 +42,10 @@ type Runner struct {
 	running  map[int64]*stage
 	claimed  map[int64]bool // stages that a slot has, or of which it is not known yet whether they are ours
 	poll     Poll
+
+	// intents are the stages that an earlier process was about to accept when it ended. Recover writes it, and nobody
+	// later.
+	intents map[int64]bool
 }
 
 // New opens the journal. It fails when another runner uses the same state directory.
@@ -57,6 +61,7 @@ func New(cfg Config) (*Runner, error) {
 		outbox: newOutbox(cfg.Log, t), pulse: newPulse(cfg.Server, t.stopped),
 		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
 		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{}, claimed: map[int64]bool{},
+		intents: map[int64]bool{},
 	}
 	if cfg.MaxProcs > 0 {
 		r.procs = semaphore.NewWeighted(cfg.MaxProcs)

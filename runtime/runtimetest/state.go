@@ -41,18 +41,19 @@ type Enqueued struct {
 
 // state is what the real server has in its database and its memory.
 type state struct {
-	last    int64 // the last id given
-	repos   map[string]int64
-	builds  map[int64]*build
-	stages  map[int64]*drone.Stage
-	steps   map[int64]*drone.Step
-	logs    map[int64][]*drone.Line
-	cards   map[int64][]byte
-	streams map[int64]*Log
-	history map[int64]*Log
-	workers []*worker
-	watches map[chan struct{}]int64
-	loseEnd bool // see LoseBuildEnd
+	last       int64 // the last id given
+	repos      map[string]int64
+	builds     map[int64]*build
+	stages     map[int64]*drone.Stage
+	steps      map[int64]*drone.Step
+	logs       map[int64][]*drone.Line
+	cards      map[int64][]byte
+	streams    map[int64]*Log
+	history    map[int64]*Log
+	workers    []*worker
+	watches    map[chan struct{}]int64
+	loseEnd    bool // see LoseBuildEnd
+	loseCancel bool // see LoseCancel
 }
 
 // build is a build and what belongs to it but to no table of its own.
@@ -155,6 +156,11 @@ func (s *Server) Cancel(id int64) {
 	}
 	now := time.Now().Unix()
 	b.Status, b.Finished, b.Version = drone.StatusKilled, now, b.Version+1
+	if s.state.loseCancel {
+		s.state.loseCancel = false
+		s.touch()
+		return
+	}
 	for watch, watched := range s.state.watches {
 		if watched == id {
 			close(watch)
@@ -176,6 +182,14 @@ func (s *Server) Cancel(id int64) {
 		}
 	}
 	s.touch()
+}
+
+// LoseCancel makes the next Cancel end the build, and neither its stages nor the watches. That is what the real server
+// does when a report changes the stage at the same moment, before the watch is noted.
+func (s *Server) LoseCancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.loseCancel = true
 }
 
 // cancelled is the status and the start of something that a cancel ends.
