@@ -49,7 +49,7 @@ func (g *rig) checkCancelled(t *testing.T, job runtimetest.Enqueued, cancelled t
 		}
 	}
 	// A cancel may cut the answer that tells the steps' ids. Then nothing has been done on the host, or can be shown.
-	_, touched := g.host.setups.Load(engine.BuildName(g.srv.URL, job.Stage))
+	_, touched := g.host.setups.Load(engine.BuildName(g.host.address, job.Stage))
 	for _, s := range stage.Steps {
 		if s.Name == "teardown" && s.Status != "success" && (touched || s.Status != "skipped") {
 			t.Errorf("the teardown is %s", s.Status)

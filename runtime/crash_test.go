@@ -46,13 +46,13 @@ func victim(dir string) int {
 }
 
 func victimConfig(dir, address, secret string, log *logrus.Entry) (Config, error) {
-	h, err := newHost(filepath.Join(dir, "host"), "http://"+address, log)
+	h, err := newHost(filepath.Join(dir, "host"), "http://"+address+dir, log)
 	if err != nil {
 		return Config{}, err
 	}
 	api, err := client.New(client.Config{Proto: "http", Host: address, Secret: secret, Timing: fastClient(), Log: log})
 	return Config{
-		Server: api, Address: "http://" + address, Engine: h, Prepare: h.prepare, Machine: "tester",
+		Server: api, Address: h.address, Engine: h, Prepare: h.prepare, Machine: "tester",
 		Filter:   runner.Filter{Kind: "pipeline", Type: "exec", OS: "linux", Arch: goarch()},
 		Capacity: 1, State: filepath.Join(dir, "state"), Log: log,
 	}, err

@@ -63,7 +63,7 @@ func newRig(t testing.TB, options ...func(*Config)) *rig {
 	srv := runtimetest.NewServer(t, runtimetest.Poll(3*time.Second), runtimetest.Cards())
 	dir := t.TempDir()
 	g := &rig{t: t, srv: srv, log: &safeBuffer{}}
-	h, err := newHost(filepath.Join(dir, "host"), srv.URL, g.entry())
+	h, err := newHost(filepath.Join(dir, "host"), srv.URL+dir, g.entry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func (g *rig) open(state string, options ...func(*Config)) *rig {
 		g.t.Fatal(err)
 	}
 	cfg := Config{
-		Server: api, Address: g.srv.URL, Engine: g.host, Prepare: g.host.prepare, Machine: "tester",
+		Server: api, Address: g.host.address, Engine: g.host, Prepare: g.host.prepare, Machine: "tester",
 		Filter:   runner.Filter{Kind: "pipeline", Type: "exec", OS: "linux", Arch: goarch()},
 		Capacity: 1, State: state, Log: g.entry(),
 	}

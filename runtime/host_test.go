@@ -49,7 +49,7 @@ func pipeline(t testing.TB, steps ...testStep) string {
 type host struct {
 	*engine.Engine
 	dir     string
-	address string
+	address string // the server's, and dir: ports are used again, and the names of builds derive from it
 
 	onSetup   func(*engine.Spec) error
 	onDestroy func(build string)

@@ -217,7 +217,7 @@ func TestBuildEndsBesideALateRegistration(t *testing.T) {
 	job := g.build(testStep{Name: "a", Sh: "true"})
 	g.srv.Bump(job.Stage, func(s *drone.Stage) { s.Machine = "tester" })
 	stage := g.srv.Stage(job.Stage)
-	err := g.journal(&entry{Phase: phaseAccepted, Build: engine.BuildName(g.srv.URL, stage.ID), Stage: &stage, Since: time.Now().Unix()})
+	err := g.journal(&entry{Phase: phaseAccepted, Build: engine.BuildName(g.host.address, stage.ID), Stage: &stage, Since: time.Now().Unix()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestRecoverIntent(t *testing.T) {
 			offer := g.srv.Stage(job.Stage)
 			offer.Machine = "tester"
 			err := g.journal(&entry{
-				Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+				Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -281,7 +281,7 @@ func TestRecoverLateAccept(t *testing.T) {
 	offer := g.srv.Stage(job.Stage)
 	offer.Machine = "tester"
 	err := g.journal(&entry{
-		Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+		Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +308,7 @@ func TestUnclearStageIsNotTaken(t *testing.T) {
 	offer := g.srv.Stage(job.Stage)
 	offer.Machine = "tester"
 	err := g.journal(&entry{
-		Phase: phaseIntent, Build: engine.BuildName(g.srv.URL, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+		Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
 	})
 	if err != nil {
 		t.Fatal(err)
