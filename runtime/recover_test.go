@@ -233,6 +233,19 @@ func TestBuildEndsBesideALateRegistration(t *testing.T) {
 	}
 }
 
+// intend writes the journal of a process that was about to accept the stage when it ended.
+func (g *rig) intend(stage int64) {
+	g.t.Helper()
+	offer := g.srv.Stage(stage)
+	offer.Machine = "tester"
+	err := g.journal(&entry{
+		Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // Whether a stage was accepted when the process ended between the intent and the answer, only the server knows.
 func TestRecoverIntent(t *testing.T) {
 	t.Parallel()
@@ -250,14 +263,7 @@ func TestRecoverIntent(t *testing.T) {
 			t.Parallel()
 			g := newRig(t)
 			job := g.build(testStep{Name: "a", Sh: "true"})
-			offer := g.srv.Stage(job.Stage)
-			offer.Machine = "tester"
-			err := g.journal(&entry{
-				Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			g.intend(job.Stage)
 			if c.change != nil {
 				g.srv.Bump(job.Stage, c.change)
 			}
@@ -278,14 +284,7 @@ func TestRecoverLateAccept(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	job := g.build(testStep{Name: "a", Sh: "true"})
-	offer := g.srv.Stage(job.Stage)
-	offer.Machine = "tester"
-	err := g.journal(&entry{
-		Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g.intend(job.Stage)
 	if err := g.runner.Recover(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -305,14 +304,7 @@ func TestUnclearStageIsNotTaken(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	job := g.build(testStep{Name: "a", Sh: "true"})
-	offer := g.srv.Stage(job.Stage)
-	offer.Machine = "tester"
-	err := g.journal(&entry{
-		Phase: phaseIntent, Build: engine.BuildName(g.host.address, offer.ID), Offered: offer.Version, Stage: &offer, Since: time.Now().Unix(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g.intend(job.Stage)
 	g.srv.Script(runtimetest.Detail, runtimetest.Status(500))
 	g.runner.timing.recover = 500 * time.Millisecond
 	if err := g.runner.Recover(t.Context()); err != nil {
