@@ -127,7 +127,7 @@ func TestStackRmAloneLosesAddresses(t *testing.T) {
 	j.write("key", "k")
 	compose := strings.ReplaceAll(enduring, "NETWORK", "leaky")
 	left, cycles := free, 0
-	for most := swarmtest.Count(2, 16); cycles < most && left > 2; cycles++ { // app and web want one each
+	for most := swarmtest.Count(2, 16); cycles < most && left > 5; cycles++ { // with fewer the stack may not start
 		j.deploy("control", compose)
 		for _, name := range []string{"control_app", "control_web", "control_db"} {
 			j.running(name, 1)
