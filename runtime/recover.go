@@ -48,6 +48,11 @@ func (r *Runner) Recover(ctx context.Context) error {
 		// No slot takes the stage before it is known whether it is ours already. The claim ends with the entry.
 		r.claim(e.Stage.ID)
 		r.intents[e.Stage.ID] = e.Phase == phaseIntent
+		if e.Phase == phaseLost {
+			// The file that held the stage was set aside. Without another one, a restart before the server has been told
+			// would know nothing of the stage, and its spooled logs would count as strays.
+			rep.rec.keep(func(*entry) {})
+		}
 		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
 		if ctx.Err() != nil || rep.unfinished() {
 			continue // what holds of the stage is not known yet; the next start finds its entry

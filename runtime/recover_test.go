@@ -166,6 +166,32 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
+// A stage whose journal file was damaged is remembered until the server has been told, also by a process that ends before
+// that; so are its logs.
+func TestDamagedJournalWhileServerIsAway(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	if err := os.WriteFile(filepath.Join(g.state, "stages", fmt.Sprint(job.Stage, ".json")), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.srv.Down()
+	g.recovered(func(t *timing) { t.recover = 500 * time.Millisecond })
+	if err := g.runner.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.srv.Heal()
+	g.recovered()
+	if stage := g.srv.Stage(job.Stage); stage.Status != "error" || stage.Error != restartedText {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+	if log := g.stored(job.Stage, "b"); !strings.Contains(log, "second\n") {
+		t.Errorf("log of b: %q", log)
+	}
+	if n := len(g.journalled()); n > 0 {
+		t.Errorf("%d entries are left", n)
+	}
+}
+
 // A last line that was cut while it was written does not count; the one before it does, and the next is not written
 // behind the rest of it.
 func TestTornLine(t *testing.T) {
