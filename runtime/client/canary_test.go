@@ -1,7 +1,11 @@
 package client
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -86,20 +90,43 @@ func TestCanary(t *testing.T) {
 	}
 }
 
+// TestProxyCannotBeParsed: net/http quotes a proxy's address that it cannot parse, with the password in it.
+func TestProxyCannotBeParsed(t *testing.T) {
+	t.Parallel()
+	srv, log := runtimetest.NewServer(t), &output{}
+	cfg := config(srv, log)
+	cfg.Proxy = func(*http.Request) (*url.URL, error) {
+		return nil, errors.New(`invalid proxy address "http://user:canary%@proxy:3128": parse: invalid URL escape "%@"`)
+	}
+	c := open(t, cfg)
+	ctx, done := context.WithTimeout(t.Context(), 30*time.Second)
+	defer done()
+	_, err := c.Request(ctx, filter)
+	if err == nil || !strings.Contains(err.Error(), "https_proxy") {
+		t.Errorf("the error does not name the setting: %v", err)
+	}
+	if h := c.Health(); h.OK {
+		t.Error("the server counts as reached")
+	}
+	if said := fmt.Sprint(err, log); strings.Contains(said, "canary") {
+		t.Errorf("the password is shown: %s", said)
+	}
+}
+
 // TestDumpOnlyWhatIsAsked: headers without bodies, and nothing at all.
 func TestDumpOnlyWhatIsAsked(t *testing.T) {
 	t.Parallel()
 	srv := runtimetest.NewServer(t)
-	for _, http := range []bool{true, false} {
+	for _, headers := range []bool{true, false} {
 		dump := &output{}
 		cfg := config(srv, &output{})
-		cfg.Dump, cfg.DumpHTTP = dump, http
+		cfg.Dump, cfg.DumpHTTP = dump, headers
 		srv.Enqueue(runtimetest.Job{})
 		if _, err := open(t, cfg).Request(t.Context(), filter); err != nil {
 			t.Fatal(err)
 		}
-		if got := dump.String(); (got != "") != http || strings.Contains(got, "pipeline") {
-			t.Errorf("DumpHTTP %v wrote %q", http, got)
+		if got := dump.String(); (got != "") != headers || strings.Contains(got, "pipeline") {
+			t.Errorf("DumpHTTP %v wrote %q", headers, got)
 		}
 	}
 }

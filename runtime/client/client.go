@@ -172,7 +172,7 @@ func transport(cfg Config) *http.Transport {
 	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		Proxy:               proxy,
+		Proxy:               func(r *http.Request) (*url.URL, error) { return withoutAddress(proxy(r)) },
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     &tls.Config{InsecureSkipVerify: cfg.SkipVerify}, //nolint:gosec // asked for by the setting
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -181,4 +181,13 @@ func transport(cfg Config) *http.Transport {
 		MaxIdleConnsPerHost: 32,
 		IdleConnTimeout:     90 * time.Second,
 	}
+}
+
+// withoutAddress replaces the error of a proxy's address that cannot be parsed: net/http quotes the address, and a
+// password may be in it.
+func withoutAddress(proxy *url.URL, err error) (*url.URL, error) {
+	if err != nil {
+		return nil, errProxy
+	}
+	return proxy, nil
 }

@@ -44,6 +44,10 @@ var (
 
 	// ErrTimeout: the server did not answer within the limit of this attempt.
 	ErrTimeout = errors.New("no answer in time")
+
+	// errProxy: the address of the proxy is no URL.
+	errProxy = errors.New("the proxy's address is not a URL: correct http_proxy or https_proxy " +
+		"(in a password, % is written %25)")
 )
 
 // Error is a call that the server did not answer as it should.

@@ -18,6 +18,8 @@ func (c *Client) networkFault(err error) *Error {
 	fault := &Error{Err: err, kind: passing, lost: true}
 	var cert *tls.CertificateVerificationError
 	switch text := err.Error(); {
+	case errors.Is(err, errProxy):
+		fault.kind = standing
 	case errors.As(err, &cert):
 		fault.kind = standing
 		fault.Err = errors.New("the server's certificate is not trusted: add its authority to this host, " +
