@@ -152,11 +152,12 @@ func (h *ended) add(e runtime.StageEnd) {
 	}
 }
 
-// newest are the stages that ended last, at most n, oldest first.
+// newest are the stages that ended last, at most n, oldest first; none where n is negative, as it is when more run than
+// the dashboard shows.
 func (h *ended) newest(n int) []runtime.StageEnd {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.stages[max(0, len(h.stages)-n):])
+	return slices.Clone(h.stages[max(0, len(h.stages)-max(0, n)):])
 }
 
 // dashboard serves runner-go's pages. Its history keeps the oldest stages instead of the newest, so it is given a

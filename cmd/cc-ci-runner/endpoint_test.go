@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/drone/drone-go/drone"
+	"github.com/drone/runner-go/pipeline/reporter/history"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
@@ -29,6 +30,20 @@ func TestDashboardShowsTheNewest(t *testing.T) {
 	slices.Sort(ids)
 	if len(ids) != maxEnded-1 || ids[0] != 37 || ids[len(ids)-1] != 60 {
 		t.Errorf("the dashboard shows %v", ids)
+	}
+}
+
+// A runner of a capacity above what the dashboard shows has one, too.
+func TestDashboardOfManyRunning(t *testing.T) {
+	var h ended
+	h.add(runtime.StageEnd{Snapshot: &drone.Stage{ID: 99}, Build: &drone.Build{}, Origin: &drone.Repo{}})
+	var running []runtime.Running
+	for id := range int64(maxEnded + 3) {
+		running = append(running, runtime.Running{Stage: &drone.Stage{ID: id}, Build: &drone.Build{}, Origin: &drone.Repo{}})
+	}
+	entries := h.page(t.Context(), running).Entries()
+	if len(entries) == 0 || slices.ContainsFunc(entries, func(e *history.Entry) bool { return e.Stage.ID == 99 }) {
+		t.Errorf("the dashboard shows %d stages", len(entries))
 	}
 }
 
