@@ -390,6 +390,16 @@ func TestLeaksWithoutASecret(t *testing.T) {
 	if out, errs, code := call(t, "leaks", "--config", file, "--json"); code == 2 || !strings.HasPrefix(out, "[") {
 		t.Errorf("exit code %d: %s%s", code, out, errs)
 	}
+	logFile := filepath.Join(filepath.Dir(file), "log")
+	if err := os.WriteFile(file, []byte(text+"DRONE_LOG_FILE="+logFile+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := call(t, "leaks", "--config", file, "--json"); code == 2 {
+		t.Errorf("with a log file: exit code %d: %s", code, errs)
+	}
+	if _, err := os.Stat(logFile); !os.IsNotExist(err) {
+		t.Errorf("the list made the daemon's log file: %v", err)
+	}
 	if _, errs, code := call(t, "leaks"); code != 2 || !strings.Contains(errs, "--config FILE") || strings.Contains(errs, "SECRET") {
 		t.Errorf("without a configuration: exit code %d: %s", code, errs)
 	}

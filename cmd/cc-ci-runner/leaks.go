@@ -83,6 +83,8 @@ func (c *leaksCommand) open(ctx context.Context) (*daemon, error) {
 		}
 		return nil, &exitError{exitUsage, "the configuration is faulty" + hint + ":\n" + err.Error()}
 	}
+	// The daemon's log file is the daemon's: root would make one that its user cannot write to.
+	config.LogFile = ""
 	log, err := newLogging(config, io.Discard)
 	if err != nil {
 		return nil, err
