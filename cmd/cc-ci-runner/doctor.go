@@ -35,7 +35,7 @@ func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 	}
 	bad := false
 	for _, check := range append([]check{{"configuration", func(context.Context) (string, error) {
-		return fmt.Sprintf("good, %d warnings", len(warnings)), nil
+		return fmt.Sprintf("good, %d warnings", len(warnings)), tryStart(config)
 	}}}, c.checks(config)...) {
 		answer, err := check.ask(ctx)
 		mark := "ok  "
@@ -55,6 +55,33 @@ func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 		return &exitError{code: exitFailed}
 	}
 	return nil
+}
+
+// tryStart looks at what is beyond the variables themselves and makes the daemon refuse its configuration all the same.
+// After a reload nobody would start it again: the unit takes that exit code for final.
+func tryStart(config *Config) error {
+	var errs []error
+	if err := process.CheckUser(config.User); err != nil {
+		errs = append(errs, fmt.Errorf("DRONE_RUNNER_USER: %w", err))
+	}
+	if config.LogFile != "" {
+		errs = append(errs, tryLogFile(config.LogFile))
+	}
+	return errors.Join(errs...)
+}
+
+// tryLogFile looks whether the daemon could open its log file, and leaves none: one of another user would be in its way.
+func tryLogFile(path string) error {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if file, err = os.CreateTemp(filepath.Dir(path), ".doctor-"); err == nil {
+			err = os.Remove(file.Name())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("DRONE_LOG_FILE: %w", err)
+	}
+	return file.Close()
 }
 
 func (c *doctorCommand) checks(config *Config) []check {

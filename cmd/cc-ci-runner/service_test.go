@@ -105,6 +105,20 @@ func TestDoctor(t *testing.T) {
 	if _, errs, code = call(t, "doctor", "--settings", "--config", write(t, "DRONE_RUNNER_CAPACITY=many\n")); code != 2 {
 		t.Errorf("faulty settings alone: exit code %d\n%s", code, errs)
 	}
+	// What is right as a variable, and refused by the daemon.
+	dir := t.TempDir()
+	for variable, good := range map[string]bool{
+		"DRONE_RUNNER_USER=nobody-of-this-name": false, "DRONE_LOG_FILE=" + dir + "/none/log": false, "DRONE_LOG_FILE=" + dir + "/log": true,
+	} {
+		name, _, _ := strings.Cut(variable, "=")
+		out, errs, code := call(t, "doctor", "--settings", "--config", write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=x\n"+variable+"\n"))
+		if good != (code == 0) || good == strings.Contains(out, "BAD  configuration: "+name+": ") {
+			t.Errorf("%s: exit code %d\n%s%s", variable, code, out, errs)
+		}
+	}
+	if made, err := os.ReadDir(dir); err != nil || len(made) != 0 {
+		t.Errorf("doctor left %v, %v", made, err)
+	}
 	for _, dir := range cgroups(t, "cc-ci-doctor-") {
 		_, pid, _ := strings.Cut(filepath.Base(dir), "cc-ci-doctor-")
 		if _, err := os.Stat("/proc/" + pid); err != nil { // not one that is at work elsewhere

@@ -52,11 +52,8 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("runner name %q: a slash cannot be part of a directory's name", h.cfg.Name)
 	}
 	var err error
-	if h.users, err = parseUser(cfg.User); err != nil {
-		return nil, &UserError{err}
-	}
-	if h.users != nil && os.Geteuid() != 0 {
-		return nil, &UserError{fmt.Errorf("user %q: only a runner that is root can run steps as another user", cfg.User)}
+	if h.users, err = usersOf(cfg.User); err != nil {
+		return nil, err
 	}
 	trees, err := readHierarchies()
 	if err != nil {

@@ -37,10 +37,18 @@ func Harden() error { return nil }
 // HideEnvironment does nothing on this system.
 func HideEnvironment(...string) error { return nil }
 
+// CheckUser refuses every user but the runner's own.
+func CheckUser(user string) error {
+	if user != "" {
+		return &UserError{errors.New("running steps as another user needs Linux")}
+	}
+	return nil
+}
+
 // Open returns a Host that kills a command's process group and nothing more.
 func Open(_ context.Context, cfg Config) (*Host, error) {
-	if cfg.User != "" {
-		return nil, errors.New("running steps as another user needs Linux")
+	if err := CheckUser(cfg.User); err != nil {
+		return nil, err
 	}
 	if cfg.Mode != "" && cfg.Mode != ProcessGroup {
 		return nil, fmt.Errorf("containment %s needs Linux", cfg.Mode)

@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -20,6 +21,24 @@ type identity struct {
 type users struct {
 	shared      *identity
 	first, last int // the range, if shared is nil
+}
+
+// CheckUser says, without touching the host, whether [Open] would take this Config.User; its error is a [*UserError].
+func CheckUser(text string) error {
+	_, err := usersOf(text)
+	return err
+}
+
+// usersOf is who the steps may run as, if this process can make them run so.
+func usersOf(text string) (*users, error) {
+	who, err := parseUser(text)
+	if err != nil {
+		return nil, &UserError{err}
+	}
+	if who != nil && os.Geteuid() != 0 {
+		return nil, &UserError{fmt.Errorf("user %q: only a runner that is root can run steps as another user", text)}
+	}
+	return who, nil
 }
 
 // parseUser reads a name, a uid, or a range FIRST-LAST of uids. Nothing means the runner's own user and returns nil.
