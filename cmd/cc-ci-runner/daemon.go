@@ -297,7 +297,7 @@ func (d *daemon) sweep(ctx context.Context) error {
 	if len(d.runner.Status().Running) > 0 { // an app of theirs may have been deployed without a lock
 		return err
 	}
-	return errors.Join(err, d.docker.sweepApps(d.log.entry))
+	return errors.Join(err, d.docker.sweepApps(ctx, d.log.entry))
 }
 
 // obey carries out what signals ask for, until the runner has ended. A runner that is told to stop while it still

@@ -137,16 +137,16 @@ func (s *dockerSide) ownerless(idle func() bool, log *logrus.Entry) {
 
 // sweepApps removes the apps that match DRONE_RUNNER_APP_PATTERN and that nobody holds: what builds deployed past their
 // sockets before a crash.
-func (s *dockerSide) sweepApps(log *logrus.Entry) error {
+func (s *dockerSide) sweepApps(ctx context.Context, log *logrus.Entry) error {
 	if s.swarm == nil {
 		return nil
 	}
-	apps, err := s.swarm.FindApps(s.ctx)
+	apps, err := s.swarm.FindApps(ctx)
 	for _, app := range apps {
 		if app.Live {
 			continue
 		}
-		removed, errApp := s.swarm.Remove(s.ctx, app)
+		removed, errApp := s.swarm.Remove(ctx, app)
 		for _, item := range removed {
 			log.Warnf("an earlier run left this: the app %s: removed: %s", app.Stack, item)
 		}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,8 +18,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
-// lateDocker is a healthy Docker daemon that has nothing; it listens from the moment it is started.
-func lateDocker(t *testing.T, socket string) {
+// lateDocker is a healthy Docker daemon that has nothing but these secrets, and keeps them; it listens from the moment it is
+// started.
+func lateDocker(t *testing.T, socket string, secrets ...any) {
 	t.Helper()
 	answers := map[string]any{
 		"/info":           map[string]any{"Swarm": map[string]any{"LocalNodeState": "active", "ControlAvailable": true}},
@@ -27,6 +30,9 @@ func lateDocker(t *testing.T, socket string) {
 	}
 	for _, list := range []string{"services", "tasks", "secrets", "configs", "networks", "nodes", "containers/json", "images/json"} {
 		answers["/"+list] = []any{}
+	}
+	if len(secrets) > 0 {
+		answers["/secrets"] = secrets
 	}
 	version := regexp.MustCompile(`^/v[0-9.]+`)
 	l, err := net.Listen("unix", socket)
@@ -95,5 +101,24 @@ func TestWaitsForDocker(t *testing.T) {
 	s.until("the earlier build's ledger is gone", func() bool { _, err := os.Stat(ledger); return os.IsNotExist(err) })
 	if status, body := s.get("/readyz"); status != 200 {
 		t.Errorf("/readyz: %d %s", status, body)
+	}
+}
+
+// A runner that is told to stop while it removes what an app left does not wait for Docker to let go of it.
+func TestStopDuringTheSweepOfApps(t *testing.T) {
+	if err := syscall.Access(appLockDir, 2); err != nil { // W_OK: an app whose lock cannot be had counts as live
+		t.Skipf("%s: %v", appLockDir, err)
+	}
+	socket := filepath.Join(sharedDir(t), "docker.sock")
+	app := fmt.Sprintf("stop-%06x", os.Getpid()&0xffffff)
+	lateDocker(t, socket, map[string]any{"ID": "1", "Spec": map[string]any{"Name": app + "_ci_example_org_pw_v1"}})
+	t.Cleanup(func() { _ = os.Remove(appLockDir + "/cc-ci-app-" + app + ".ci.example.org.lock") }) // made when the app is looked at
+	server := runtimetest.NewServer(t, runtimetest.Poll(time.Second))
+	s := startDaemon(t, server, map[string]string{"DRONE_RUNNER_DOCKER": "proxy", "DRONE_RUNNER_DOCKER_ENDPOINT": "unix://" + socket,
+		"DRONE_RUNNER_APP_PATTERN": `^stop-[0-9a-f]{6}\.ci\.example\.org$`, "DRONE_RUNNER_TEARDOWN_TIMEOUT": "10m"})
+	s.says("capacity 2")
+	s.signal(syscall.SIGTERM)
+	if code := s.exit(); code != 0 || !strings.Contains(s.text(), "the next start goes on with it") {
+		t.Errorf("exit code %d", code)
 	}
 }
