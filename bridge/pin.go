@@ -36,10 +36,11 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	if problem != nil {
 		return b.decide(j, *problem)
 	}
-	// Who names a commit means that one, wherever the branch has gone.
-	newer := ""
-	if t.Prefix == "" && pull.Head != sha {
-		if b.Policy == PolicyRefuse {
+	// Who names a commit means that one, wherever the branch has gone. The head is kept all the same: only by it can a
+	// later push be told from this one.
+	newer, isNamed := "", t.Prefix != ""
+	if pull.Head != sha {
+		if !isNamed && b.Policy == PolicyRefuse {
 			return b.decide(j, refusal("head has moved", fmt.Sprintf(
 				"the branch moved to %s after the comment, so nothing was run; look at it and use `!testme <commit>`",
 				code(short(pull.Head), 40))))
@@ -50,7 +51,7 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 		return err
 	}
 	return b.set(j, func(r *journal.Request) {
-		r.State, r.Recipe, r.SHA, r.Newer = journal.Authorised, t.Recipe, sha, newer
+		r.State, r.Recipe, r.SHA, r.Newer, r.Named = journal.Authorised, t.Recipe, sha, newer, isNamed
 	})
 }
 

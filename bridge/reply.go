@@ -55,9 +55,9 @@ func subject(r *journal.Request) string {
 	return fmt.Sprintf("%s at %s", code(r.Recipe, 64), code(short(r.SHA), 40))
 }
 
-// note says that the branch has moved, if it has.
+// note says that the branch has moved, if it has and the author may not know.
 func note(r *journal.Request) string {
-	if r.Newer == "" {
+	if r.Newer == "" || r.Named {
 		return ""
 	}
 	return fmt.Sprintf("\n\nThe branch moved to %s after the comment; this run is about %s only.",

@@ -49,7 +49,8 @@ type Request struct {
 
 	Recipe string `json:"recipe,omitempty"`
 	SHA    string `json:"sha,omitempty"`   // the pinned commit
-	Newer  string `json:"newer,omitempty"` // the head when the build started, if it had moved
+	Newer  string `json:"newer,omitempty"` // the head when the commit was pinned, if that was another
+	Named  bool   `json:"named,omitempty"` // the author named the commit
 
 	ReplyID int64 `json:"reply_id,omitempty"`
 	// ReplyDoubted says that an earlier reply may appear: it was asked for, but not found when this one was made.

@@ -1,0 +1,30 @@
+package bridge_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+)
+
+// TestNamedCommitIsNotSuperseded names a commit that is not the head: reading the pull request again must not take that
+// for a push, and a push that does come ends the run like any other.
+func TestNamedCommitIsNotSuperseded(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 5 * time.Millisecond })
+	b.gitea.Push(1, bridgetest.SHA("b"), "wim", time.Now())
+	b.say("wim", 1, "!testme 1111111", 202)
+	b.built(1)
+	looks := func() int {
+		return strings.Count(strings.Join(b.gitea.Asked(), "\n")+"\n", "/repos/org/app/pulls/1\n")
+	}
+	before := looks()
+	b.until("the pull request was read again", func() bool { return looks() > before+2 })
+	b.drone.Set(1, "running")
+	if text := b.reply(1, "running").Body; strings.Contains(text, "moved") {
+		t.Errorf("who named the commit is told of the head: %s", text)
+	}
+	b.gitea.Push(1, bridgetest.SHA("c"), "wim", time.Now())
+	b.reply(1, "Superseded by a push of `cccccccccc`.")
+}
