@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/drone"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
@@ -63,6 +64,7 @@ type job struct {
 	wake   chan struct{} // a hint that something changed
 	fresh  bool          // not yet charged to the limits
 	unsure time.Time     // since when a build may exist whose number is unknown
+	made   drone.Build   // the build, from Drone's answer until its number is in the journal
 	looked bool          // the reply was looked for, or cannot exist yet
 	fails  int           // failures of the present step
 	broken int           // answers of 500 to the build's creation

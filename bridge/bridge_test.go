@@ -43,13 +43,19 @@ type bed struct {
 
 // syncBuffer collects what several goroutines write.
 type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	fail func(line []byte) error // says which writes fail; set before there are any
 }
 
 func (b *syncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.fail != nil {
+		if err := b.fail(p); err != nil {
+			return 0, err
+		}
+	}
 	return b.buf.Write(p)
 }
 

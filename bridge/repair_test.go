@@ -1,6 +1,8 @@
 package bridge_test
 
 import (
+	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -27,4 +29,23 @@ func TestNamedCommitIsNotSuperseded(t *testing.T) {
 	}
 	b.gitea.Push(1, bridgetest.SHA("c"), "wim", time.Now())
 	b.reply(1, "Superseded by a push of `cccccccccc`.")
+}
+
+// TestBuildThatCannotBeWrittenDown lets the audit log fail after Drone has made the build: it is not made again.
+func TestBuildThatCannotBeWrittenDown(t *testing.T) {
+	b := newBed(t, nil)
+	left := 5
+	b.audit.fail = func(line []byte) error {
+		if left == 0 || !bytes.Contains(line, []byte(`"triggered"`)) {
+			return nil
+		}
+		left--
+		return errors.New("no space left on device")
+	}
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
+	b.idle()
+	b.built(1)
 }

@@ -129,8 +129,8 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 		}
 		b.status(r, gitea.Status{State: "pending", Description: "queued"})
 	}
-	var build drone.Build
-	if !j.unsure.IsZero() {
+	build := j.made
+	if build.Number == 0 && !j.unsure.IsZero() {
 		if build, err = b.find(ctx, j); err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -159,7 +159,8 @@ func (b *Bridge) create(j *job) (drone.Build, error) {
 	}
 	build, err := b.Drone.Create(b.params(&j.req))
 	if err == nil {
-		j.unsure = time.Time{}
+		// A full disk may keep the number out of the journal for a while: without this, each try would make a build.
+		j.unsure, j.made = time.Time{}, build
 	}
 	return build, err
 }
