@@ -12,7 +12,7 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxMissing is how many answers of 404 about a build are enough.
+// maxMissing is how many answers of 404 about a build are enough, in a row.
 const maxMissing = 4
 
 // follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,
@@ -28,7 +28,9 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 		return b.decide(j, result(build))
 	}
 	// One 404 may be a proxy's or a database's that is not up yet.
-	if safehttp.Status(err) == http.StatusNotFound && j.fails+1 >= maxMissing {
+	if safehttp.Status(err) != http.StatusNotFound {
+		j.missed = 0
+	} else if j.missed++; j.missed >= maxMissing {
 		return b.decide(j, failed("build is gone", "the CI server no longer knows the build"))
 	}
 	stop, stopErr := b.Journal.Stopped(r.Key)

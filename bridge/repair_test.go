@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -48,4 +49,21 @@ func TestBuildThatCannotBeWrittenDown(t *testing.T) {
 	b.reply(1, "**success**")
 	b.idle()
 	b.built(1)
+}
+
+// TestBuildIsMissedNowAndThen answers 404 once in a while: only several in a row mean that the build is gone.
+func TestBuildIsMissedNowAndThen(t *testing.T) {
+	b := newBed(t, nil)
+	asked := 0
+	b.drone.Script(func(r *http.Request) bridgetest.Fault {
+		if asked++; r.Method == http.MethodGet && asked%2 == 0 {
+			return bridgetest.Fault{Status: 404}
+		}
+		return bridgetest.Fault{}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.until("some looks failed", func() bool { return strings.Count(b.log.String(), "HTTP status 404") > 6 })
+	b.drone.Set(1, "success")
+	b.reply(1, "**success**")
 }
