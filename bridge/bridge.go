@@ -67,6 +67,7 @@ type job struct {
 	made   drone.Build   // the build, from Drone's answer until its number is in the journal
 	looked bool          // the reply was looked for, or cannot exist yet
 	fails  int           // failures of the present step
+	since  time.Time     // of the first of them
 	missed int           // answers of 404 about the build, in a row
 	broken int           // answers of 500 to the build's creation
 	poll   time.Duration

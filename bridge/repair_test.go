@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
 // TestNamedCommitIsNotSuperseded names a commit that is not the head: reading the pull request again must not take that
@@ -66,4 +68,52 @@ func TestBuildIsMissedNowAndThen(t *testing.T) {
 	b.until("some looks failed", func() bool { return strings.Count(b.log.String(), "HTTP status 404") > 6 })
 	b.drone.Set(1, "success")
 	b.reply(1, "**success**")
+}
+
+// TestRestartAfterLongTime starts the bridge again after more than GiveUp: the servers are asked as patiently as ever, for a
+// build and for a result that waits to be told.
+func TestRestartAfterLongTime(t *testing.T) {
+	b := newBed(t, nil)
+	refuse := func(times int) func(*http.Request) bridgetest.Fault {
+		return func(r *http.Request) bridgetest.Fault {
+			if r.Method != http.MethodPost || times == 0 || strings.HasSuffix(r.URL.Path, "/issues/1/comments") {
+				return bridgetest.Fault{}
+			}
+			times--
+			return bridgetest.Fault{Status: 502}
+		}
+	}
+	b.drone.Script(refuse(-1))
+	comment := b.say("wim", 1, "!testme", 202)
+	b.until("Drone was asked", func() bool { return strings.Contains(b.log.String(), "create build") })
+	b.restartAfter(2 * b.cfg.GiveUp)
+	b.drone.Script(refuse(3))
+	b.built(1)
+
+	b.gitea.Script(refuse(-1))
+	b.drone.Set(1, "success")
+	b.until("the result waits", func() bool { return strings.Contains(b.log.String(), "status of 1111111111") })
+	b.restartAfter(2 * b.cfg.GiveUp)
+	b.gitea.Script(refuse(3))
+	b.reacted(comment, "rocket")
+	b.reply(1, "**success**")
+}
+
+// restartAfter stops the bridge and starts it as if that had been some time later.
+func (b *bed) restartAfter(off time.Duration) {
+	b.Helper()
+	b.stop()
+	store, err := journal.Open(filepath.Join(b.dir, "journal"))
+	check(b.T, err)
+	live, err := store.Live()
+	check(b.T, err)
+	for _, r := range live {
+		r.Received = r.Received.Add(-off)
+		if r.Outcome != nil {
+			r.Outcome.At = r.Outcome.At.Add(-off)
+		}
+		check(b.T, store.Save(r))
+	}
+	check(b.T, store.Close())
+	b.start()
 }

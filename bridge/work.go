@@ -37,7 +37,9 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 			}
 			continue
 		}
-		j.fails++
+		if j.fails++; j.fails == 1 {
+			j.since = time.Now()
+		}
 		b.metrics.retries.WithLabelValues(string(j.req.State)).Inc()
 		log.WithError(err).WithField("state", j.req.State).Warn("a step failed and is repeated")
 		if err := b.giveUp(j); err != nil {
@@ -73,10 +75,14 @@ func (b *Bridge) step(ctx context.Context, j *job) error {
 // giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline: giving
 // them up earlier would leave a build behind that nobody watches.
 func (b *Bridge) giveUp(j *job) error {
-	switch o := j.req.Outcome; {
-	case o != nil && time.Since(o.At) > b.GiveUp:
+	// Time counts from the first failure and not from the comment: when the bridge itself was away for long, the servers
+	// may need a moment too after what kept all of them away.
+	switch {
+	case time.Since(j.since) < b.GiveUp:
+		return nil
+	case j.req.Outcome != nil:
 		return b.finish(j) // nobody can be told
-	case o != nil || j.req.State == journal.Triggered || time.Since(j.req.Received) < b.GiveUp:
+	case j.req.State == journal.Triggered:
 		return nil
 	}
 	end := journal.Outcome{
