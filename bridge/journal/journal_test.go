@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 func openTest(t testing.TB, path string) *Journal {
@@ -167,6 +169,26 @@ func TestPruneAndCompact(t *testing.T) {
 	}
 	if live, err := j.Live(); len(live) != 1 || err != nil {
 		t.Errorf("live requests %v (%v), want the unfinished one", live, err)
+	}
+}
+
+// TestPruneOnlyReads lets a prune that finds nothing old pass by: it takes no turn of the writer, which hooks wait for.
+func TestPruneOnlyReads(t *testing.T) {
+	j := openTest(t, filepath.Join(t.TempDir(), "journal"))
+	_, err := j.Accept(request(1, 1, Refused))
+	must(t, err)
+	written := func() (id int) {
+		must(t, j.db.View(func(tx *bbolt.Tx) error {
+			id = tx.ID()
+			return nil
+		}))
+		return id
+	}
+	before := written()
+	_, err = j.Prune(time.Now().Add(-time.Hour))
+	must(t, err)
+	if after := written(); after != before {
+		t.Errorf("%d transactions were written to find nothing", after-before)
 	}
 }
 

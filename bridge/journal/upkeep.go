@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -41,36 +42,45 @@ func (j *Journal) SetMark(repo string, mark time.Time) error {
 
 // Prune forgets final requests received before the given time and returns how many. Their keys stay seen.
 func (j *Journal) Prune(before time.Time) (int, error) {
+	old, err := j.old(before)
+	if err != nil {
+		return 0, fmt.Errorf("prune journal: %w", err)
+	}
 	pruned := 0
-	err := j.update(func(tx *bbolt.Tx) error {
-		pruned = 0
-		var old [][]byte // deleted afterwards: a bucket must not change under its own iteration
-		requests := tx.Bucket([]byte(bucketRequests))
-		err := requests.ForEach(func(k, v []byte) error {
+	for some := range slices.Chunk(old, maxBatch) {
+		err := j.update(func(tx *bbolt.Tx) error {
+			for _, k := range some {
+				if err := tx.Bucket([]byte(bucketRequests)).Delete(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return pruned, fmt.Errorf("prune journal: %w", err)
+		}
+		pruned += len(some)
+	}
+	return pruned, nil
+}
+
+// old returns the places of the requests that Prune forgets. It only reads: the writer, which every hook waits for, must
+// not be kept by the whole journal's decoding. What it finds stays true, because a final request never changes.
+func (j *Journal) old(before time.Time) ([][]byte, error) {
+	var old [][]byte
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(bucketRequests)).ForEach(func(k, v []byte) error {
 			var r Request
 			if err := json.Unmarshal(v, &r); err != nil {
 				return nil // an unreadable entry is kept for a person to look at
 			}
 			if r.State.Final() && r.Received.Before(before) {
-				old = append(old, append([]byte(nil), k...))
+				old = append(old, slices.Clone(k)) // k is the store's own memory, for the transaction only
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		for _, k := range old {
-			if err := requests.Delete(k); err != nil {
-				return err
-			}
-		}
-		pruned = len(old)
-		return nil
 	})
-	if err != nil {
-		return 0, fmt.Errorf("prune journal: %w", err)
-	}
-	return pruned, nil
+	return old, err
 }
 
 // compact rewrites a file of which more than half is free. The rename is the only moment that counts: a crash
