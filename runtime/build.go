@@ -262,10 +262,9 @@ func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, err
 	report, err := b.engine.Destroy(ctx, b.spec.Build)
 	b.hooks.tornDown(report, err)
 	// What is left is in the report's lines; any other error is why the teardown could not do or know its work.
-	var leak *engine.LeakError
-	if err != nil && !errors.As(err, &leak) {
-		b.log.WithError(err).Error("the teardown ran into an error")
-		say(out, "error: "+err.Error())
+	if fault := besideLeak(err); fault != nil {
+		b.log.WithError(fault).Error("the teardown ran into an error")
+		say(out, "error: "+fault.Error())
 	}
 	if report != nil {
 		for _, line := range report.Lines() {
@@ -277,6 +276,21 @@ func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, err
 		say(out, "warning: "+warning)
 	}
 	return report, err
+}
+
+// besideLeak is what a teardown's error says beyond the leak: often both are there, since what could not be removed is left.
+func besideLeak(err error) error {
+	switch e := err.(type) {
+	case *engine.LeakError:
+		return nil
+	case interface{ Unwrap() []error }:
+		var rest []error
+		for _, one := range e.Unwrap() {
+			rest = append(rest, besideLeak(one))
+		}
+		return errors.Join(rest...)
+	}
+	return err
 }
 
 // conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.

@@ -93,6 +93,10 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		rep.rec.note(func(e *entry) { restarted(e, leak) })
 	}
 	rep.log.WithFields(logrus.Fields{"repo": e.Repo, "name": e.Stage.Name}).Warn(restartedText)
+	// What is left may be allowed to be; that the teardown could not do its work is said all the same.
+	if leak == nil {
+		leak = besideLeak(err)
+	}
 	if leak != nil {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
 	}

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	goruntime "runtime"
@@ -12,6 +13,7 @@ import (
 	"github.com/drone/drone-go/drone"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
@@ -222,6 +224,49 @@ func TestLeak(t *testing.T) {
 	if stage.Error != "left behind: process 4711" || stage.Steps[1].Error != stage.Error {
 		t.Errorf("errors: %q, %q", stage.Error, stage.Steps[1].Error)
 	}
+}
+
+// stuckTeardown is a host on which a teardown can neither remove something nor say why but by its error.
+type stuckTeardown struct{ *host }
+
+func (s stuckTeardown) Destroy(ctx context.Context, build string) (*engine.Report, error) {
+	report, err := s.host.Destroy(ctx, build)
+	leak := &engine.LeakError{Build: build, Items: []leftover.Item{{Kind: "network", Name: "web"}}}
+	return report, errors.Join(err, errors.New(reason), leak)
+}
+
+// reason is why stuckTeardown cannot remove something.
+const reason = "remove network web: it has active endpoints"
+
+// stuck puts a stuckTeardown where leaks are allowed.
+func stuck(c *Config) {
+	c.Engine = stuckTeardown{c.Engine.(*host)}
+	c.Leaks = func(*engine.Report, error) (string, error) { return "what is left does not fail the stage", nil }
+}
+
+// Where what is left is allowed to be, it is still said why it could not be removed.
+func TestReasonOfAllowedLeak(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, stuck).start()
+	stage := g.settled(g.build(testStep{Name: "a", Sh: "true"}).Stage)
+	expect(t, stage, "success", "a success, teardown success")
+	if log := g.stored(stage.ID, "teardown"); !strings.Contains(log, "error: "+reason+"\n") {
+		t.Errorf("log of the teardown: %q", log)
+	}
+	if !strings.Contains(g.log.String(), reason) {
+		t.Error("the runner's log does not say it")
+	}
+}
+
+// So it is where a restart tears down what a crash left.
+func TestReasonOfAllowedLeakAfterCrash(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	err := g.open(g.state, stuck).runner.Recover(t.Context())
+	if err == nil || !strings.Contains(err.Error(), reason) || strings.Contains(err.Error(), "left behind") {
+		t.Errorf("recover: %v", err)
+	}
+	expect(t, g.srv.Stage(job.Stage), "error", "a success, b error, c skipped, teardown success")
 }
 
 // The compiled environment is what a step gets, with what is only known at its start laid over it.
