@@ -13,7 +13,9 @@ import (
 )
 
 // accept makes an offered stage ours. The intent is on disk first: a stage that was accepted is never offered again,
-// whatever becomes of this process.
+// whatever becomes of this process, and the server would show it as pending for up to two days.
+//
+// A record is returned only for a stage that is ours. An entry stays behind an error where it may be ours all the same.
 func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error) {
 	mine := *offer
 	mine.Machine = r.cfg.Machine
@@ -24,6 +26,7 @@ func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error
 	if err := rec.change(func(*entry) {}); err != nil {
 		return nil, fmt.Errorf("stages are not taken while the journal cannot be written: %w", err)
 	}
+	// A copy: the client writes into it, and what the entry holds is written under the record's lock only.
 	accepted := mine
 	if err := r.cfg.Server.Accept(ctx, &accepted); err != nil {
 		if ctx.Err() != nil {
@@ -37,7 +40,7 @@ func (r *Runner) accept(ctx context.Context, offer *drone.Stage) (*record, error
 		}
 		return nil, errors.Join(err, rec.remove())
 	}
-	// A stage that waited for others was updated when its turn came.
+	// A stage that waited for others was updated when its turn came. The server's clock may be ahead of ours.
 	pickup := time.Since(time.Unix(max(offer.Created, offer.Updated), 0))
 	r.cfg.Hooks.accepted(max(pickup, 0))
 	err := rec.change(func(e *entry) { e.Phase, e.Stage = phaseAccepted, &accepted })

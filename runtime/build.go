@@ -17,17 +17,20 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
+// teardownName is the step that the runner adds to every stage. A step of the pipeline may have the name already; then
+// the runner's is called `teardown (host)`. It is always the last one.
 const teardownName = "teardown"
 
-// build is a stage without its server: a Spec on its way through the engine, and how its steps stand.
+// build is a stage without its server: a Spec on its way through the engine, and how its steps stand. A stage of a
+// server and a Local run both fill it, and give it the functions below, through which it reaches the world.
 type build struct {
 	engine  Engine
 	spec    *engine.Spec
-	drone   *drone.Build
-	rec     *record
+	drone   *drone.Build // as it stood when the stage began; read only
+	rec     *record      // where the steps' ends are; all that changes while steps run side by side
 	log     *logrus.Entry
 	hooks   Hooks
-	procs   *semaphore.Weighted
+	procs   *semaphore.Weighted // nil for any number of steps
 	leaks   func(*engine.Report, error) (string, error)
 	timeout time.Duration // of the stage
 	cleanup time.Duration // for the steps that run on failure, once that is over
@@ -36,8 +39,8 @@ type build struct {
 	// life ends when the build is cancelled or the runner is stopped; its cause says which.
 	life context.Context
 
-	// withLog begins the step, calls f with where its output goes, and ends the step with what f returns; skipped is
-	// told of a step that does not run.
+	// withLog begins the step, calls f with where its output goes, and ends the step with what f returns; it does not
+	// call f where that cannot begin. skipped is told of a step that does not run, when the record has it already.
 	withLog func(name string, f func(io.Writer) outcome)
 	skipped func(name string)
 
@@ -47,7 +50,7 @@ type build struct {
 	// tell is called with what a teardown found, once its step's log holds it; it may be nil.
 	tell func(step string, report *engine.Report)
 
-	deadline time.Time
+	deadline time.Time   // when timeout is over, for Setup and steps; written before the first of them
 	late     atomic.Bool // the stage ran out of time
 	skipRest atomic.Bool // a step asked to skip what is left
 	warned   atomic.Bool // the warnings were written
@@ -66,6 +69,7 @@ func (b *build) plan(e *entry) {
 			name = teardownName + " (host)"
 		}
 	}
+	// In the journal before Setup makes any of it: a restart must know what to remove.
 	e.Build, e.Root = b.spec.Build, b.spec.Root
 	e.Steps = nil
 	add := func(step drone.Step) {
@@ -99,7 +103,7 @@ func safely(log *logrus.Entry, f func()) {
 }
 
 // panicked logs what only a developer can use, and returns what a user gets to see. The panic's value is left out of
-// both where it is not Go's own: it may hold anything.
+// both where it is not Go's own (an index, a nil map): it may hold anything, a secret too.
 func panicked(log *logrus.Entry, p any) error {
 	what := fmt.Sprintf("a %T", p)
 	if fault, ok := p.(interface {
@@ -112,7 +116,7 @@ func panicked(log *logrus.Entry, p any) error {
 	return errors.New("internal error of the runner: its log has the details")
 }
 
-// execute sets the engine up and runs the steps.
+// execute sets the engine up and runs the steps. Its error is that of Setup: how steps ended is in the record.
 func (b *build) execute() error {
 	setup, done := context.WithDeadlineCause(b.life, b.deadline, engine.ErrTimeout)
 	err := b.engine.Setup(setup, b.spec)
@@ -171,7 +175,8 @@ func (b *build) runStep(ctx context.Context, step *engine.Step) {
 	b.hooks.stepEnded(end)
 }
 
-// command lets the engine run the step, within what is left of the stage's time.
+// command lets the engine run the step, within what is left of the stage's time. A step that runs after that (see
+// wanted) has until the end of the time for cleaning up, which all such steps share.
 func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (*engine.State, error) {
 	deadline := b.deadline
 	// What was let through as the last moment of the stage's time passed gets none of the time for cleaning up.
@@ -197,7 +202,9 @@ func (b *build) command(ctx context.Context, step *engine.Step, log io.Writer) (
 // judge says how the step ended, from what the engine measured and from why its time was over.
 func (b *build) judge(ctx context.Context, state *engine.State, err error) outcome {
 	result := outcomeOf(state, err)
-	// The engine says Exited or Signaled for an end that was the step's own, whatever happened to its context meanwhile.
+	// The engine says Exited or Signaled for an end that was the step's own, whatever happened to its context
+	// meanwhile. So a test that fails in the second of a cancel is a failure, and one that passes is no victim of the
+	// timeout.
 	stopped := state == nil || state.Reason != engine.Exited && state.Reason != engine.Signaled
 	switch cause := context.Cause(ctx); {
 	case cause == engine.ErrStageEnded && state != nil && stopped:
@@ -205,8 +212,10 @@ func (b *build) judge(ctx context.Context, state *engine.State, err error) outco
 		result = outcome{status: drone.StatusPassing, code: state.ExitCode}
 	case errors.Is(cause, engine.ErrCancelled) && stopped:
 		result.status, result.text = drone.StatusKilled, ""
+	// `error`, not `killed`, which would say that a person has cancelled the build.
 	case errors.Is(cause, engine.ErrStopped) && stopped:
 		result.status, result.text = drone.StatusError, engine.ErrStopped.Error()
+	// The engine says TimedOut for the stage's time and for the step's own alike; late tells them apart.
 	case stopped && b.late.Load() && (state == nil || state.Reason == engine.TimedOut):
 		result.status, result.text = drone.StatusError, timeoutText("stage", b.timeout)
 	case state != nil && state.Reason == engine.TimedOut:
@@ -227,7 +236,8 @@ func (b *build) skipStep(step *engine.Step) {
 	b.skipped(step.Name)
 }
 
-// teardown removes everything that the build holds, as the stage's last step. It returns what has to fail the stage.
+// teardown removes everything that the build holds, as the stage's last step. It returns what has to fail the stage. It
+// takes no slot of procs and does not wait for a free one: others' steps must not keep a build on the host.
 func (b *build) teardown() error {
 	// A cancelled build is torn down like any other, so its life's end must not reach the teardown.
 	ctx, done := context.WithTimeout(context.WithoutCancel(b.life), b.tearing)
@@ -257,7 +267,8 @@ func (b *build) teardown() error {
 	return leak
 }
 
-// destroy tears the build down and writes what was found.
+// destroy tears the build down and writes what was found. The error is what the leak policy makes of it, not what the
+// engine returned.
 func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, error) {
 	report, err := b.engine.Destroy(ctx, b.spec.Build)
 	b.hooks.tornDown(report, err)
@@ -278,7 +289,8 @@ func (b *build) destroy(ctx context.Context, out io.Writer) (*engine.Report, err
 	return report, err
 }
 
-// besideLeak is what a teardown's error says beyond the leak: often both are there, since what could not be removed is left.
+// besideLeak is what a teardown's error says beyond the leak: often both are there, since what could not be removed
+// is left.
 func besideLeak(err error) error {
 	switch e := err.(type) {
 	case *engine.LeakError:
@@ -293,7 +305,9 @@ func besideLeak(err error) error {
 	return err
 }
 
-// conclude gives the stage its result. The reasons that lie outside the steps go before what these came to.
+// conclude gives the stage its result. The reasons that lie outside the steps go before what these came to. A leak
+// fails a stage that passed, and is named beside the reason of one that did not. It is synced: a crash after this
+// must not lose a result that the server may have been told.
 func (b *build) conclude(err, leak error) {
 	b.rec.keep(func(e *entry) {
 		text := b.text(e, err)

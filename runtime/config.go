@@ -26,7 +26,8 @@ type Engine interface {
 
 // Config is what a Runner is made of. Fields without a default are needed.
 type Config struct {
-	// Server is Drone, Address its address as configured with its scheme: a part of every build's name on this host.
+	// Server is Drone, Address its address as configured with its scheme: a part of every build's name on this host,
+	// so that a runner for another server does not take our builds for its own.
 	Server  Server
 	Address string
 
@@ -47,7 +48,8 @@ type Config struct {
 	// Limits say whose stages may run.
 	Limits Limits
 
-	// State is the directory of the journal and the spooled logs.
+	// State is the directory of the journal and the spooled logs. It must survive a restart, and belongs to one
+	// runner at a time: a lock sees to that.
 	State string
 
 	// LogLimit is how much of a step's log is kept; 0 for the default of runtime/logs.
@@ -63,11 +65,12 @@ type Config struct {
 	// TeardownTimeout bounds one teardown; 0 for three minutes.
 	TeardownTimeout time.Duration
 
-	// Paused says why no stage should be taken now; empty, or a nil function, means go on.
+	// Paused says why no stage should be taken now; empty, or a nil function, means go on. It is asked before each
+	// poll and after it, by every slot, so it must be cheap.
 	Paused func() string
 
-	// Leaks decides what a teardown's findings mean for the stage: an error makes it fail with that text, a warning goes
-	// into the teardown's log. Nil passes the teardown's own error on.
+	// Leaks decides what a teardown's findings mean for the stage: an error makes it fail with that text, a warning
+	// goes into the teardown's log. Nil passes the teardown's own error on.
 	Leaks func(*engine.Report, error) (warning string, err error)
 
 	// Hooks are told what happens.

@@ -4,6 +4,14 @@
 // intent, accept, watch for a cancel, read the details, prepare the Spec, register the steps, set the engine up, run
 // the step graph, tear down, report. Nothing of a stage is reported final before its teardown is done.
 //
+// cmd/cc-ci-runner makes a Runner for the daemon, and a Local for `exec`, and hands in the parts: client, engine, the
+// function that turns YAML into a Spec. So nothing here reads the environment, parses YAML or knows Docker.
+//
+// Every stage that was accepted is reported final: by this process, or by the next one on the same state directory; it
+// is given up only when the server has refused that for days. A stage is run once at most: what a crash cut short ends
+// with an error and is not begun anew. A cancel is noticed at once where a watch is open, and else within half a minute
+// of a server that answers. Every goroutine ends before Run returns.
+//
 // Where to find what:
 //
 //	runner.go, accept.go   slots, polling, drain and stop

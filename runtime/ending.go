@@ -9,10 +9,11 @@ import (
 )
 
 // report tells the server how the stage ended. What it does not take in time goes on in the background, so that the
-// slot is free.
+// slot is free. First the steps' own reports end, or are cut: deliver must be alone with the spool and the versions.
 func (s *stage) report() {
 	ctx, done := s.reportTime()
 	defer done()
+	// Every step has ended by now, so these goroutines wait for the server only.
 	told := make(chan struct{})
 	go func() { s.reports.Wait(); close(told) }()
 	steps, stepsDone := context.WithTimeout(ctx, s.timing.stepsLimit)
@@ -53,14 +54,15 @@ func (s *stage) reportTime() (context.Context, func()) {
 	return ctx, func() { cancel(); watched.Wait() }
 }
 
-// pulse knows whether the server answers reports.
+// pulse knows whether the server answers reports. All stages share one, so that a stop need not find out for each of
+// them that the server is away, and so that no step waits for a server that does not answer the others.
 type pulse struct {
-	mu     sync.Mutex
-	slow   time.Duration // a call that takes longer counts as not answered
-	next   int
-	begun  map[int]time.Time
-	failed bool // the last call that ended was not answered
-	away   func() bool
+	mu     sync.Mutex        // guards next, begun and failed
+	slow   time.Duration     // a call that takes longer counts as not answered
+	next   int               // the key of the next call
+	begun  map[int]time.Time // when the calls that are under way began
+	failed bool              // the last call that ended was not answered
+	away   func() bool       // what the client knows
 }
 
 // newPulse asks the client too, where it knows whether the server can be reached.

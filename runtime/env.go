@@ -9,8 +9,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
-// cardPath is set by the environment of a stage to a device, where a card cannot be told from output: a card is read
-// from a file only, and only if the pipeline names one.
+// cardPath is set by the environment of a stage (environ.Stage) to /dev/stdout, where a card cannot be told from
+// output: a card is read from a file only, and only if the pipeline names one.
 const cardPath = "DRONE_CARD_PATH"
 
 // withCurrent is the step with what is only known when it starts laid over its environment: how build and stage stand
@@ -21,6 +21,7 @@ func withCurrent(step *engine.Step, build *drone.Build, stage *drone.Stage) *eng
 	if now.Env == nil {
 		now.Env = map[string]string{}
 	}
+	// DRONE_STAGE_STATUS, DRONE_FAILED_STEPS and the like change with every step, so the compiler cannot know them.
 	current := environ.Stage(stage)
 	delete(current, cardPath)
 	// A build whose own stage is failing counts as failing, so that a step that runs on failure can tell.

@@ -9,7 +9,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
-// opening writes what is said at the top of a step's log: the Spec's warnings once, then the step's own notes.
+// opening writes what is said at the top of a step's log: the Spec's warnings once, by whichever step comes first,
+// then the step's own notes.
 func (b *build) opening(step *engine.Step, log io.Writer) {
 	if b.warned.CompareAndSwap(false, true) {
 		for _, w := range b.spec.Warnings {
@@ -64,7 +65,8 @@ func (b *build) mask() {
 	}
 }
 
-// secretsOf are all values that no log of the stage may show, and what they are called.
+// secretsOf are all values that no log of the stage may show, and what they are called. One masker serves all steps,
+// since a secret of one can reach the log of another by way of a file.
 func secretsOf(spec *engine.Spec) (values, names []string) {
 	for _, value := range spec.Mask {
 		values, names = append(values, value), append(names, "of the clone")

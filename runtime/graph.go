@@ -26,7 +26,9 @@ type graph struct {
 	skip func(*engine.Step)
 }
 
-// checkGraph returns an error for steps that could never start: those that wait for an unknown step or for themselves.
+// checkGraph returns an error for steps that could never start: those that wait for an unknown step or for
+// themselves. walk would wait for ever for them. It is a depth-first search: a step that is met again while it is
+// visited is in a circle.
 func checkGraph(steps []*engine.Step) error {
 	waits := make(map[string][]string, len(steps))
 	for _, s := range steps {
@@ -66,7 +68,8 @@ func checkGraph(steps []*engine.Step) error {
 }
 
 // walk runs the graph and returns when every step has ended. Steps that have not started when the context ends are
-// skipped.
+// skipped. Each step has a goroutine from the beginning, which waits for its dependencies; a dependency that was
+// skipped counts as ended, and whether its dependents run is for wanted to say. checkGraph must have passed.
 func (g *graph) walk(ctx context.Context) {
 	detached, endDetached := context.WithCancelCause(ctx)
 	defer endDetached(nil)
@@ -101,8 +104,8 @@ func (g *graph) walk(ctx context.Context) {
 
 // attached waits for a free slot and runs the step.
 func (g *graph) attached(ctx context.Context, s *engine.Step) {
-	// Only now, with its dependencies done, does the step ask for a slot: one that waited with a slot in hand could keep
-	// those that it waits for from running.
+	// Only now, with its dependencies done, does the step ask for a slot: one that waited with a slot in hand could
+	// keep those that it waits for from running.
 	if g.slots != nil {
 		if g.slots.Acquire(ctx, 1) != nil {
 			g.skip(s)

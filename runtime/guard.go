@@ -11,9 +11,11 @@ import (
 
 // guard notices a cancel of the build, whatever happens to the connection.
 //
-// The server tells a cancel only to the watches that are open at that moment, each of which lasts 30 s. So two watches
-// overlap; and because a watch that was opened after the cancel learns nothing, a confirmation (reporter.beat) follows
-// soon after the first one was opened, whenever a watch broke, and at least every 30 s.
+// The server tells a cancel only to the watches that are open at that moment, each of which lasts 30 s. (It remembers
+// cancels for five minutes, but looks into that list only in a watch that is a minute old:
+// scheduler/queue/canceller.go of Drone.) So two watches overlap; and because a watch that was opened after the
+// cancel learns nothing, a confirmation (reporter.beat) follows soon after the first one was opened, whenever a watch
+// broke, and at least every 30 s.
 type guard struct {
 	server Server
 	build  int64
@@ -48,7 +50,7 @@ func (g *guard) watch(ctx context.Context) {
 	wg.Wait()
 }
 
-// follow keeps one watch open.
+// follow keeps one watch open, the first time after a delay: two watches that began together would end together.
 func (g *guard) follow(ctx context.Context, delay time.Duration, stop func()) {
 	if !sleep(ctx, delay) {
 		return
@@ -62,6 +64,7 @@ func (g *guard) follow(ctx context.Context, delay time.Duration, stop func()) {
 			stop()
 			return
 		}
+		// An empty answer after a moment is no long poll: something in between, or a server that goes down, gave it.
 		if err == nil && time.Since(opened) > g.timing.backoff {
 			broken, pause = 0, g.timing.watchPauses()
 			continue
@@ -103,7 +106,8 @@ func (g *guard) confirmations(ctx context.Context) {
 	}
 }
 
-// confirm asks whether the build lives until there is an answer. Callers share one another's answers.
+// confirm asks whether the build lives until there is an answer. Callers share one another's answers: only one that was
+// asked for after the caller came says something about the moment that the caller is worried about.
 func (g *guard) confirm(ctx context.Context) {
 	asked := time.Now()
 	select {

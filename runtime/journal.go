@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// phase is how far a stage has come. Each phase is safe on disk before the side effect that it announces.
+// phase is how far a stage has come. Each phase is safe on disk before the side effect that it announces. What a
+// restart does about each is in Runner.clear and reporter.claim; why the journal is as it is, in
+// docs/decisions/0003-journal.md.
 type phase string
 
 const (
@@ -42,7 +44,8 @@ type entry struct {
 	// Offered is the version of the stage when it was offered: a stage that was accepted has one more.
 	Offered int64 `json:"offered"`
 
-	// Stage is echoed back to the server with every report; its Version is the last one that an answer gave.
+	// Stage is echoed back to the server with every report, because the server stores what it is sent, down to the
+	// labels; its Version is the last one that an answer gave. Its Steps are nil: see Steps below.
 	Stage *drone.Stage `json:"stage"`
 
 	// Over says that the server has the final report of the stage.
@@ -54,7 +57,8 @@ type entry struct {
 	// Since is when the stage was offered, in seconds.
 	Since int64 `json:"since"`
 
-	// Cancelled says that the server has cancelled the stage: nothing but `killed` may be sent.
+	// Cancelled says that the server has cancelled the stage: nothing but `killed` may be sent. It never becomes false
+	// again.
 	Cancelled bool `json:"cancelled,omitempty"`
 
 	// Steps are in the order of their numbers; the last one is the teardown.
@@ -81,6 +85,7 @@ var errLocked = errors.New("another runner uses this state directory: stop it or
 
 // openJournal makes the directory, takes its lock and removes what an interrupted write left.
 func openJournal(dir string) (*journal, error) {
+	// 0700: an entry names repositories, and a spool holds logs.
 	for _, d := range []string{dir, filepath.Join(dir, "stages"), filepath.Join(dir, "spool"), filepath.Join(dir, "damaged")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make the state directory: %w", err)
@@ -90,6 +95,7 @@ func openJournal(dir string) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the state directory's lock: %w", err)
 	}
+	// The kernel gives the lock back when the process ends, however it ends; a file with a PID in it can be wrong.
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = errLocked
@@ -137,6 +143,7 @@ func (j *journal) removeHalfWritten() error {
 // replace makes the entry the only line of its file. After a crash either the old or the new file is there, whole.
 func (j *journal) replace(stage int64, line []byte) error {
 	path := j.path(stage)
+	// Synced before the rename: a file system may bring the new name to the disk before the data (see fsync(2)).
 	err := writeFile(path+".tmp", os.O_CREATE|os.O_TRUNC, line, true)
 	if err == nil {
 		err = os.Rename(path+".tmp", path)
@@ -186,7 +193,8 @@ type damage struct {
 	err   error
 }
 
-// load reads every entry. A file that cannot be read is moved to the directory `damaged` and named, never fatal.
+// load reads every entry. A file that cannot be read is moved to the directory `damaged` and named, never fatal: one
+// stage is not worth a runner that does not start.
 func (j *journal) load() ([]*entry, []damage, error) {
 	files, err := os.ReadDir(j.stages())
 	if err != nil {
@@ -257,7 +265,7 @@ func writeFile(path string, flags int, data []byte, synced bool) error {
 	return errors.Join(err, f.Close())
 }
 
-// syncDir makes a file's name as safe as its content.
+// syncDir makes a file's name as safe as its content: fsync of a file does not cover the directory that names it.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -268,7 +276,8 @@ func syncDir(dir string) error {
 
 // record is a journal entry that is in use: every change of it is in its file before the call returns, so that the end
 // of this process loses nothing. What must outlive the whole machine is synced. Who only reads the entry does not wait
-// for the disk, and changes that come while one is written are written together.
+// for the disk, and changes that come while one is written are written together. It is safe for concurrent use; the
+// functions that it is given must not call it again.
 type record struct {
 	journal *journal // nil keeps nothing on disk
 	log     *logrus.Entry
@@ -283,13 +292,15 @@ type record struct {
 	size    int        // of the file; 0: it is to be replaced
 }
 
-// maxJournalFile is the size at which a file is replaced by its last line.
+// maxJournalFile is the size at which a file is replaced by its last line. An entry is a few KiB, so most stages never
+// come there.
 const maxJournalFile = 1 << 20
 
 // change applies f to the entry and syncs it. An error means that the change is made but not on disk.
 func (r *record) change(f func(*entry)) error { return r.put(f, true) }
 
-// note changes the entry without a sync: after a crash of the machine, an older state of it is enough.
+// note changes the entry without a sync: after a crash of the machine, an older state of it is enough. An fsync for
+// each step's begin, end and report would be much of what the runner adds to the time of a small build.
 func (r *record) note(f func(*entry)) { r.complain(r.put(f, false)) }
 
 // keep is change for those who go on whether or not it is on disk.
@@ -325,7 +336,8 @@ func (r *record) apply(f func(*entry)) int {
 	return r.changes
 }
 
-// save writes the entry as it is now. The caller holds disk.
+// save writes the entry as it is now, and with it the changes of all who wait for disk meanwhile. The caller holds
+// disk.
 func (r *record) save(synced bool) error {
 	r.mu.Lock()
 	now, stage := r.changes, r.entry.Stage.ID

@@ -13,7 +13,8 @@ var errDenied = errors.New("insufficient permission to run the pipeline")
 // Limits say whose stages may run here. A stage is known only after it was accepted, so one that is denied ends with
 // an error; it does not go to another runner.
 type Limits struct {
-	// Repos and Events are globs, in which a star stops at a slash. Nil allows all, an empty list nothing.
+	// Repos and Events are globs of path.Match, in which a star stops at a slash: `owner/*`, not `owner*`. Nil allows
+	// all, an empty list nothing: a setting that is set to nothing must not open the runner to everybody.
 	Repos  []string
 	Events []string
 

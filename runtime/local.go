@@ -14,7 +14,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
-// Local runs one Spec without a server.
+// Local runs one Spec without a server: `cc-ci-runner exec`. It walks the same build as a stage does, with a record
+// that is on no disk.
 type Local struct {
 	// Engine, Spec, Build and Stage are what runs. The stage's status, error and exit code are set.
 	Engine Engine

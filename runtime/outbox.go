@@ -9,13 +9,14 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// outbox holds the stages that have ended here and that the server does not know to have ended. It delivers them while
-// polling goes on.
+// outbox holds the stages that have ended here and that the server does not know to have ended. It delivers them
+// while polling goes on, one after the other. It keeps nothing on disk itself: each stage's journal entry is there
+// until forget.
 type outbox struct {
-	mu     sync.Mutex
-	list   []*reporter
-	trying int // how many more a round has not delivered
-	wake   chan struct{}
+	mu     sync.Mutex    // guards list and trying
+	list   []*reporter   // for the next round, in its order
+	trying int           // how many more a round has not delivered
+	wake   chan struct{} // ends the wait of an outbox that was empty
 	log    *logrus.Entry
 	time   *timing
 }
@@ -42,7 +43,8 @@ func (o *outbox) waiting() int {
 	return len(o.list) + o.trying
 }
 
-// run delivers until the context ends.
+// run delivers until the context ends. The pauses grow while something is left, since the server is away or refuses it,
+// and are short again once all is delivered.
 func (o *outbox) run(ctx context.Context) {
 	pause := &pauses{next: o.time.retry, max: o.time.retryMax}
 	for ctx.Err() == nil {
@@ -85,10 +87,12 @@ func (o *outbox) round(ctx context.Context) bool {
 
 // deliver tries one stage and forgets it when it is delivered, or when it is so old that the server has given it up.
 func (o *outbox) deliver(ctx context.Context, rep *reporter) bool {
+	// More than the client's own five minutes for one report, so that a server that is only slow gets it in one go.
 	limited, done := context.WithTimeout(ctx, o.time.delivery)
 	defer done()
 	err := errors.New("the delivery ended before it was done")
 	safely(rep.log, func() { err = rep.deliver(limited) })
+	// A stage of which it is not known yet whether it is ours has no end; it counts from when it was noted.
 	var age time.Duration
 	var over bool
 	rep.rec.read(func(e *entry) { age, over = time.Since(time.Unix(max(e.Since, e.Stage.Stopped), 0)), e.Over })

@@ -7,14 +7,15 @@ import (
 
 // peers are the stages that run here, in the order in which they came. They make a stage with a concurrency limit
 // wait for those that the server counts as ended already, because they were cancelled, while they are still being
-// torn down here.
+// torn down here. Stages that have a limit use something that only so many can use, and what is being torn
+// down still uses it. Other runners' stages are not seen.
 type peers struct {
 	mu    sync.Mutex
 	list  []*peer
 	freed chan struct{} // closed and replaced whenever a stage leaves
 }
 
-// peer is one stage.
+// peer is one stage. The server counts a limit by repository and name too.
 type peer struct {
 	repo int64
 	name string
@@ -46,7 +47,7 @@ func (p *peers) leave(me *peer) {
 }
 
 // wait returns when fewer than limit stages of the same repository and name that came before are left, or when the
-// context ends. No limit is 0.
+// context ends, with its cause. No limit is 0. Those that came later do not count, so two cannot wait for each other.
 func (p *peers) wait(ctx context.Context, me *peer, limit int) error {
 	for {
 		freed, before := p.before(me)

@@ -37,6 +37,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 			entries = append(entries, r.salvage(d.stage))
 		}
 	}
+	// One after the other: the host is cleaned build by build, and only the reports go on side by side.
+	//
 	// The first attempt comes before polling, so that a stage ends within seconds of the restart. A server that is away
 	// must not keep the runner from polling, or it would not notice when it is back.
 	first, done := context.WithTimeout(ctx, r.timing.recover)
@@ -49,8 +51,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 		r.claim(e.Stage.ID)
 		r.intents[e.Stage.ID] = e.Phase == phaseIntent
 		if e.Phase == phaseLost {
-			// The file that held the stage was set aside. Without another one, a restart before the server has been told
-			// would know nothing of the stage, and its spooled logs would count as strays.
+			// The file that held the stage was set aside. Without another one, a restart before the server has been
+			// told would know nothing of the stage, and its spooled logs would count as strays.
 			rep.rec.keep(func(*entry) {})
 		}
 		safely(log, func() { err = errors.Join(err, r.clear(ctx, rep)) })
@@ -73,7 +75,9 @@ func (r *reporter) unfinished() (open bool) {
 	return open
 }
 
-// clear removes from the host what the build holds and puts into the entry how its stage is to be reported.
+// clear removes from the host what the build holds and puts into the entry how its stage is to be reported. An ended
+// stage was torn down already; of a stage that was about to be accepted the host holds nothing yet. It reads the
+// entry without a lock: nobody else knows the record before clear returns.
 func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 	e := rep.rec.entry
 	if e.Phase == phaseEnded || e.Phase == phaseIntent {
@@ -87,6 +91,7 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
 	}
 	withoutDetails(report, err)
+	// What a warning would say is in the report's lines, which tell writes.
 	_, leak := r.cfg.Leaks(report, err)
 	if e.Phase != phaseLost {
 		r.tell(ctx, rep, report)
@@ -137,12 +142,13 @@ func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report)
 		Dir: r.journal.spool(e.Stage.ID), StepID: last.ID, Name: last.Name, Sink: r.cfg.Server, Log: rep.log,
 	})
 	if errors.Is(err, fs.ErrExist) {
-		return
+		return // deliver uploads what the process that crashed had written
 	}
 	if err != nil {
 		rep.log.WithError(err).Warn("the teardown has no log")
 		return
 	}
+	// No masker: the secrets are not known any more, and the report has lost its details.
 	for _, line := range append([]string{restartedText}, report.Lines()...) {
 		say(log, line)
 	}
@@ -153,7 +159,8 @@ func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report)
 	}
 }
 
-// restarted ends the stage in the entry: what ran has an error, what did not is skipped.
+// restarted ends the stage in the entry: what ran has an error, what did not is skipped. What had ended keeps its
+// end: its report may have been lost, but its result was on disk.
 func restarted(e *entry, leak error) {
 	e.Unsure = e.Phase == phaseAccepted || e.Phase == phaseLost
 	for i, s := range e.Steps {
@@ -191,6 +198,8 @@ func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("find out whether the stage is ours: %w", err)
 	}
+	// A stage that runs has been registered, and the process that ended before it knew of its Accept has registered
+	// none.
 	accepted := now.Stage.Status == drone.StatusPending && now.Stage.Version == offered+1
 	if now.Stage.Machine != stage.Machine || final(now.Stage.Status) || !lost && !accepted {
 		return false, nil
@@ -203,7 +212,8 @@ func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
 	})
 }
 
-// salvage is what can be known of a stage whose journal file was damaged.
+// salvage is what can be known of a stage whose journal file was damaged: its id, from the file's name, and with it the
+// build's name on this host. The rest is the server's to tell (see claim).
 func (r *Runner) salvage(id int64) *entry {
 	return &entry{
 		Phase: phaseLost, Build: engine.BuildName(r.cfg.Address, id), Since: time.Now().Unix(),
@@ -211,7 +221,8 @@ func (r *Runner) salvage(id int64) *entry {
 	}
 }
 
-// removeStraySpools removes spooled logs that no entry names any more.
+// removeStraySpools removes spooled logs that no entry names any more. journal.remove leaves none, but the unsynced
+// removal of an entry and its spool may reach the disk in any order.
 func (r *Runner) removeStraySpools() error {
 	dirs, err := os.ReadDir(filepath.Join(r.journal.dir, "spool"))
 	for _, d := range dirs {

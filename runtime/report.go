@@ -13,7 +13,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
-// reporter tells the server what happens to one stage, and keeps in the record what it told.
+// reporter tells the server what happens to one stage, and keeps in the record what it told. The stage, its guard and
+// its steps share one while it runs; afterwards it is deliver's alone.
 //
 // The server counts versions, and a cancel counts as a change. After a cancel nothing but `killed` may be sent, or the
 // build turns green again: of the steps, only the teardown is reported then, because the server has ended the others.
@@ -25,9 +26,10 @@ type reporter struct {
 	pulse  *pulse
 
 	// turn lets one report of the stage itself through at a time; it is a channel so that waiting can be given up.
+	// Steps have versions of their own and need no turn.
 	turn chan struct{}
 
-	// onCancel is called when the server turns out to have ended the build.
+	// onCancel is called when the server turns out to have ended the build; nil after a restart, when nothing runs.
 	onCancel func()
 
 	// settled is called when nothing is left to say and the journal's entry is gone.
@@ -43,9 +45,9 @@ func (r *Runner) newReporter(rec *record, log *logrus.Entry) *reporter {
 	}
 }
 
-// register puts the stage to running and learns the ids of its steps. Where that starts the build, the stage goes first
-// without its steps: the server tells the forge of the start before it answers, which may take long or lose the answer,
-// and steps whose ids were lost with it stay pending for ever.
+// register puts the stage to running and learns the ids of its steps. Where that starts the build, the stage goes
+// first without its steps: the server tells the forge of the start before it answers (operator/manager/setup.go of
+// Drone), which may take long or lose the answer, and steps whose ids were lost with it stay pending for ever.
 func (r *reporter) register(ctx context.Context, starts bool) error {
 	if !r.take(ctx) {
 		return context.Cause(ctx)
@@ -71,6 +73,7 @@ func (r *reporter) register(ctx context.Context, starts bool) error {
 	return r.rec.change(func(e *entry) {
 		e.Phase = phaseRunning
 		e.Stage.Status, e.Stage.Version, e.Stage.Updated = drone.StatusRunning, stage.Version, stage.Updated
+		// The client may have moved the numbers, where an answer with the ids was lost; the order stays.
 		for i, s := range stage.Steps {
 			e.Steps[i].ID, e.Steps[i].Version, e.Steps[i].Number = s.ID, s.Version, s.Number
 		}
@@ -112,8 +115,9 @@ func (r *reporter) beat(ctx context.Context) error {
 	return err
 }
 
-// look finds a cancel that crossed the report of the stage's start: the server then ends the build but not the stage, to
-// which no confirmation is refused; and a watch that it had not noted yet is told nothing.
+// look asks for the build itself. It finds a cancel that crossed the report of the stage's start: the server then
+// ends the build but not the stage, to which no confirmation is refused; and a watch that it had not noted yet is
+// told nothing.
 func (r *reporter) look(ctx context.Context) error {
 	var stage drone.Stage
 	r.rec.read(func(e *entry) { stage = *e.Stage })
@@ -127,7 +131,8 @@ func (r *reporter) look(ctx context.Context) error {
 	return nil
 }
 
-// cancelled keeps that the server has ended the build, and ends the stage here.
+// cancelled keeps that the server has ended the build, and ends the stage here. It is on disk before anything else is
+// reported: a restart must not send another end than `killed`.
 func (r *reporter) cancelled() {
 	r.rec.keep(func(e *entry) { e.Cancelled = true })
 	if r.onCancel != nil {
@@ -163,6 +168,7 @@ func (r *reporter) step(ctx context.Context, name string, taken func()) error {
 	case ctx.Err() != nil:
 		return err
 	case errors.Is(err, client.ErrOptimisticLock):
+		// A cancel is the usual reason, and this may be the first that is heard of it.
 		r.ended(ctx)
 	default:
 		r.log.WithError(err).WithField("step", name).Warn("the server does not take the report of a step; it shows an older state of it")
@@ -190,7 +196,8 @@ func (r *reporter) current(name string) (drone.Step, bool) {
 	return step, step.ID == 0 || r.mute(name)
 }
 
-// mute tells whether the build was cancelled and the step is one that the server has ended itself.
+// mute tells whether the build was cancelled and the step is one that the server has ended itself. It has ended the
+// teardown's too, but takes what is reported of it afterwards, and so shows what was left behind.
 func (r *reporter) mute(name string) (mute bool) {
 	r.rec.read(func(e *entry) { mute = e.Cancelled && name != e.Steps[len(e.Steps)-1].Name })
 	return mute
@@ -228,6 +235,7 @@ func (r *reporter) finish(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		// The first conflict is followed at once: the version was out of date, and conflict has read the right one.
 		over, fault := r.conflict(ctx, stage, err)
 		if over || fault != nil {
 			return fault
@@ -238,7 +246,8 @@ func (r *reporter) finish(ctx context.Context) error {
 	}
 }
 
-// end is the stage as finish sends it.
+// end is the stage as finish sends it. It goes without its steps: one stale version among them would make the server
+// refuse the stage too (operator/manager/teardown.go of Drone).
 func (r *reporter) end() *drone.Stage {
 	var stage drone.Stage
 	r.rec.read(func(e *entry) {
@@ -258,7 +267,8 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 	if !errors.As(err, &lock) && !errors.Is(err, client.ErrGone) {
 		return false, fmt.Errorf("report the end of the stage: %w", err)
 	}
-	// Where the server's status is the one that was sent, only a fresh look tells an end from a report that was refused.
+	// Where the server's status is the one that was sent, only a fresh look tells an end from a report that was
+	// refused.
 	var now *drone.Stage
 	if lock != nil {
 		now = lock.Server
@@ -274,10 +284,12 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 		}
 	}
 	if now == nil || now.Machine != sent.Machine {
+		// Deleted, or another runner's by the server's word: nobody waits for our report.
 		r.log.WithError(err).Warn("the server has no such stage of this runner any more")
 		return true, nil
 	}
-	// A stage that the server killed by itself still needs our report: it schedules what comes after, and ends the build.
+	// A stage that the server killed by itself still needs our report: it schedules what comes after, and ends the
+	// build.
 	if now.Status == sent.Status && sent.Status != drone.StatusKilled {
 		return true, nil
 	}

@@ -16,24 +16,32 @@ import (
 
 // Runner takes stages from a server and runs them.
 //
-// Make one with New, call Recover for what an earlier process left, then Run.
+// Make one with New, call Recover for what an earlier process left, then Run, then Close. Drain, SetCapacity,
+// SetLimits, Status and Progress may be called at any time and from any goroutine.
 type Runner struct {
+	// cfg has its defaults and does not change; what can change while the runner runs has its copy below mu.
 	cfg     Config
 	logger  *logrus.Entry
 	timing  *timing
 	journal *journal
 	outbox  *outbox
-	procs   *semaphore.Weighted
-	peers   peers
-	pulse   *pulse
+
+	// procs counts the steps of all stages together, as in drone-runner-exec; nil for no limit.
+	procs *semaphore.Weighted
+	peers peers
+	pulse *pulse
 
 	draining  chan struct{} // closed by Drain
 	drainOnce sync.Once
-	stopping  chan struct{} // closed when running stages are cut, at stopped
-	stopped   time.Time
+
+	// stopping is closed when running stages are cut, at stopped, which is written before and only read after that.
+	stopping chan struct{}
+	stopped  time.Time
 
 	progress atomic.Int64 // when the main loop last came round
 
+	// mu guards what follows, up to intents. It is never held while a record's locks are, nor while the server is
+	// asked.
 	mu       sync.Mutex
 	capacity int
 	slots    int           // how many slots are open
@@ -48,7 +56,7 @@ type Runner struct {
 	intents map[int64]bool
 }
 
-// New opens the journal. It fails when another runner uses the same state directory.
+// New opens the journal. It fails when another runner uses the same state directory. It asks the server nothing.
 func New(cfg Config) (*Runner, error) {
 	cfg = cfg.withDefaults()
 	journal, err := openJournal(cfg.State)
@@ -73,8 +81,9 @@ func New(cfg Config) (*Runner, error) {
 func (r *Runner) Close() error { return r.journal.Close() }
 
 // Run polls and runs stages until the context ends or Drain was called and all stages have ended. The end of the
-// context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time. A Runner
-// runs once.
+// context cuts the stages that run: they are torn down and reported, and so does the end of the drain's time. A
+// Runner runs once. The error is always nil: what goes wrong with a stage is the result of that stage, and what goes
+// wrong with the server is in Status.
 func (r *Runner) Run(ctx context.Context) error {
 	// Three lives: polling ends with a drain or a stop, stages only with a stop, and the delivery of what could not be
 	// reported goes on beside the last stages.
@@ -96,6 +105,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		cut(engine.ErrStopped)
 	})
 	r.keepSlots(polling, builds)
+	// What the outbox holds still is in the journal: the next start delivers it.
 	close(over)
 	stopBackground()
 	beside.Wait()
@@ -120,10 +130,12 @@ func (r *Runner) awaitStop(ctx context.Context, over <-chan struct{}, stopPollin
 	}
 }
 
-// Drain stops polling and lets the stages that run come to their end, for as long as the drain may take.
+// Drain stops polling and lets the stages that run come to their end, for as long as the drain may take. It does not
+// wait: Run returns when they have ended. Draining again does nothing; there is no way back.
 func (r *Runner) Drain() { r.drainOnce.Do(func() { close(r.draining) }) }
 
-// SetCapacity changes how many stages run at once. Those that run are left alone.
+// SetCapacity changes how many stages run at once. Those that run are left alone, and a poll that is open may bring one
+// more: a slot closes only between two of its stages.
 func (r *Runner) SetCapacity(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,6 +162,8 @@ func (r *Runner) limits() Limits {
 func (r *Runner) keepSlots(polling, builds context.Context) {
 	var slots sync.WaitGroup
 	closed := make(chan struct{})
+	// slots is waited for in a goroutine of its own, and only when no slot opens any more: a WaitGroup must not grow
+	// from nothing while somebody waits for it.
 	var waited sync.WaitGroup
 	defer waited.Wait()
 	round := time.NewTicker(r.timing.round)
@@ -174,7 +188,8 @@ func (r *Runner) keepSlots(polling, builds context.Context) {
 	}
 }
 
-// Progress is when the main loop last came round; zero before Run.
+// Progress is when the main loop last came round; zero before Run. The daemon feeds systemd's watchdog only while it is
+// recent.
 func (r *Runner) Progress() time.Time {
 	if at := r.progress.Load(); at > 0 {
 		return time.Unix(0, at)
@@ -204,7 +219,8 @@ func (r *Runner) surplus() bool {
 }
 
 // slot asks for stages and runs them, one after the other. A poll that is open when the capacity shrinks ends by
-// itself: a server can lock up when a poll is broken off while it offers a stage.
+// itself: a server can lock up when a poll is broken off while it offers a stage (scheduler/queue/queue.go of Drone
+// sends the offer under its lock to a channel that nobody reads any more).
 func (r *Runner) slot(polling, builds context.Context) {
 	pause, clash := r.timing.pauses(), r.timing.clashes()
 	for polling.Err() == nil && !r.surplus() {
@@ -215,6 +231,7 @@ func (r *Runner) slot(polling, builds context.Context) {
 		if polling.Err() != nil {
 			return
 		}
+		// Both begin anew with each good answer, so that one fault in a while costs a second and an outage no storm.
 		switch err {
 		case nil:
 			pause, clash = r.timing.pauses(), r.timing.clashes()
@@ -243,7 +260,8 @@ func (r *Runner) ready(ctx context.Context) bool {
 // errClaimed is why an offer is passed over: a server offers a stage to every slot that asks until one has accepted it.
 var errClaimed = errors.New("another slot has this stage")
 
-// next asks for one stage and runs it. No stage is no error.
+// next asks for one stage and runs it. No stage is no error. Asking ends with polling; from Accept on the stage lives
+// under builds, so that a drain never cuts a call that may have made it ours.
 func (r *Runner) next(polling, builds context.Context) error {
 	offer, err := r.cfg.Server.Request(polling, &r.cfg.Filter)
 	if polling.Err() != nil {
@@ -257,7 +275,7 @@ func (r *Runner) next(polling, builds context.Context) error {
 		return nil
 	}
 	if r.cfg.Paused() != "" {
-		return nil // not accepted: the server offers it again
+		return nil // looked at again, since the poll took up to 30 s; the server makes the offer again
 	}
 	if !r.claim(offer.ID) {
 		return errClaimed

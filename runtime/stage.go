@@ -13,20 +13,27 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
-// defaultTimeout is the time of a stage whose repository sets none.
+// defaultTimeout is the time of a stage whose repository sets none: the 60 minutes that Drone gives a repository when
+// it is enabled (handler/api/repos/enable.go).
 const defaultTimeout = time.Hour
 
-// stage is one stage of a server on its way from Accept to its final report.
+// stage is one stage of a server on its way from Accept to its final report. Its plain fields are written by the slot
+// that walks it, before the goroutines start that read them; what changes later is atomic or in the record.
 type stage struct {
 	*Runner
 	build
-	rep    *reporter
-	end    context.CancelCauseFunc // ends the build's life
-	detail *runner.Context
-	shown  atomic.Pointer[runner.Context] // detail, for Status
-	me     *peer
+	rep *reporter
+	end context.CancelCauseFunc // ends the build's life; for any goroutine
 
-	// reports are the goroutines that tell the server about one step each. They end early when stopReports is called.
+	// detail is all that the server told of the stage, secrets included; nil until details has read it. Status, which
+	// any goroutine may call, finds it in shown.
+	detail *runner.Context
+	shown  atomic.Pointer[runner.Context]
+
+	me *peer // nil until the details have told whose stage it is
+
+	// reports are the goroutines that tell the server about one step each. They end early when stopReports is called,
+	// and not with the build's life: after a cancel, the logs and the teardown are still to be told.
 	reports     sync.WaitGroup
 	reporting   context.Context
 	stopReports context.CancelFunc
@@ -43,6 +50,7 @@ func (r *Runner) newStage(ctx context.Context, rec *record) *stage {
 		withLog: s.withLog, skipped: s.skipped, after: s.card, tell: s.reportCard,
 	}
 	rec.log = log
+	// Of several causes the first one stays: a cancel that comes after a stop does not change why the stage ended.
 	s.life, s.end = context.WithCancelCause(ctx)
 	s.reporting, s.stopReports = context.WithCancel(context.WithoutCancel(ctx))
 	s.rep = r.newReporter(rec, log)
@@ -65,6 +73,7 @@ func (s *stage) run() {
 	if err == nil {
 		err = s.guarded(s.execute)
 	}
+	// From here on nothing looks at err but conclude: teardown and reports come in any case.
 	var leak error
 	// Also where a cancel or a stop came before the host was touched: a stage that shows a teardown shows how it went.
 	var registered bool
@@ -72,6 +81,8 @@ func (s *stage) run() {
 	if registered {
 		leak = s.guarded(s.teardown)
 	}
+	// Before the report: a stage that waits for this one may start as soon as the host is clean, however long the
+	// server takes.
 	s.peers.leave(s.me)
 	// A confirmation says that the stage runs, so none may be under way when it is said to have ended.
 	stopWatching()
@@ -81,7 +92,8 @@ func (s *stage) run() {
 	s.report()
 }
 
-// prepare does everything that changes nothing on the host.
+// prepare does everything that changes nothing on the host. Its error is the stage's. An error before the registration
+// leaves a stage without steps on the server.
 func (s *stage) prepare() error {
 	if err := s.details(); err != nil {
 		return err
@@ -93,6 +105,7 @@ func (s *stage) prepare() error {
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
 	}
+	// The time counts from here: waiting for the server and for a peer is part of it.
 	s.deadline = time.Now().Add(s.timeout)
 	spec, err := s.cfg.Prepare(s.life, s.detail)
 	if err != nil {
@@ -114,7 +127,8 @@ func (s *stage) prepare() error {
 	return s.peers.wait(s.life, s.me, limit)
 }
 
-// details reads all that the server knows of the stage.
+// details reads all that the server knows of the stage. The server fetches the configuration from the forge each
+// time, so this can take long and fail; the client asks on for as long as its patience lasts.
 func (s *stage) details() error {
 	var id drone.Stage
 	s.rec.read(func(e *entry) { id = *e.Stage })

@@ -11,21 +11,29 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
-// maxErrorText is where the server cuts an error's text.
+// maxErrorText is where the server cuts an error's text, in bytes (operator/manager/setup.go, teardown.go and
+// updater.go of Drone). It would cut a character in two, so that is done here.
 const maxErrorText = 500
 
-// exitSkipRest is the exit code by which a step skips all that would come after it, and succeeds.
+// exitSkipRest is the exit code by which a step skips all that would come after it, and succeeds. The number is
+// runner-go's.
 const exitSkipRest = 78
 
-// exitNotRun is the exit code of a step that could not be run at all.
+// exitNotRun is the exit code of a step that could not be run at all, the same as with runner-go.
 const exitNotRun = 255
 
 // outcome is how a step ended, in the server's words.
 type outcome struct {
 	status string
 	code   int
-	text   string
+
+	// text is the step's error; empty for a step that only failed, since the code and the log say why. withLog masks
+	// it.
+	text string
 }
+
+// The methods of entry below are called with the record's lock held (from what record.read, note, keep and change are
+// given), or while nobody else knows the record.
 
 // step finds a step by name. An unknown name gives nil.
 func (e *entry) step(name string) *stepEntry {
@@ -37,7 +45,8 @@ func (e *entry) step(name string) *stepEntry {
 	return nil
 }
 
-// failing tells whether a step has failed that nobody asked to ignore.
+// failing tells whether a step has failed that nobody asked to ignore. It looks at the steps, not at the stage's
+// status, which stays `running` until the end.
 func (e *entry) failing() bool {
 	for _, s := range e.Steps {
 		if !s.ErrIgnore && failed(s.Status) {
@@ -74,7 +83,8 @@ func (e *entry) end(name string, o outcome) {
 	}
 }
 
-// hurt tells whether a step did not come to its own end, or was never reached.
+// hurt tells whether a step did not come to its own end, or was never reached: what a stop of the runner has done to
+// the stage.
 func (e *entry) hurt() bool {
 	for _, s := range e.Steps {
 		if !final(s.Status) || s.Error == engine.ErrStopped.Error() {
@@ -93,7 +103,8 @@ func (e *entry) skipPending() {
 	}
 }
 
-// conclude gives the stage its result: the text, if there is one, else what the steps came to.
+// conclude gives the stage its result. Its exit code is that of the first step that failed. A cancelled stage is
+// `killed` whatever its steps came to, because the server must be sent nothing else.
 func (e *entry) conclude(status, text string) {
 	st := e.Stage
 	st.Status, st.Error = status, clip(text)
@@ -111,7 +122,7 @@ func (e *entry) conclude(status, text string) {
 	}
 }
 
-// result is the status that the steps alone come to.
+// result is the status that the steps alone come to: one that could not be run weighs more than one that failed.
 func (e *entry) result() string {
 	status := drone.StatusPassing
 	for _, s := range e.Steps {
@@ -126,7 +137,8 @@ func (e *entry) result() string {
 	return status
 }
 
-// snapshot is a copy of the stage with its steps, as environments and the dashboard see it.
+// snapshot is a copy of the stage with its steps, as environments and the dashboard see it. Labels and dependencies are
+// shared with the entry; nobody changes them.
 func (e *entry) snapshot() *drone.Stage {
 	st := *e.Stage
 	st.Steps = make([]*drone.Step, len(e.Steps))
@@ -165,7 +177,7 @@ func clip(s string) string {
 }
 
 // outcomeOf says how a step ended from what the engine measured. An error means that the step's commands could not be
-// run to an end.
+// run to an end. Whether the stage's time or a cancel was the reason is for build.judge, which knows the context.
 func outcomeOf(st *engine.State, err error) outcome {
 	o := outcome{status: drone.StatusPassing}
 	if st == nil {

@@ -11,7 +11,7 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
-// Poll is how asking for stages goes.
+// Poll is how asking for stages goes. Since is zero until the server has answered, or failed to, for the first time.
 type Poll struct {
 	// OK says whether the last request was answered well, Since from when on that has been so, Err why it is not.
 	OK    bool
@@ -48,7 +48,8 @@ type Running struct {
 	Origin *drone.Repo
 }
 
-// Status tells how the runner is doing.
+// Status tells how the runner is doing. It asks nobody and returns at once, so that metrics and pages may call it
+// often.
 func (r *Runner) Status() Status {
 	r.mu.Lock()
 	st := Status{Poll: r.poll, Capacity: r.capacity}
@@ -136,7 +137,8 @@ func (r *Runner) setPaused(reason string) {
 	r.poll.Paused = reason
 }
 
-// claim keeps a stage for the calling slot. It returns false when another slot of this runner has it.
+// claim keeps a stage for the calling slot. It returns false when another slot of this runner has it. Of a stage
+// that was taken the claim ends with the journal's entry, so that no slot takes up one whose end is not reported.
 func (r *Runner) claim(id int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,8 @@ import (
 )
 
 // withLog is build.withLog for a stage of a server. The server is told beside the step: it may be away while the step
-// runs, but where it answers at once it knows of the step before the first line.
+// runs, but where it answers at once it knows of the step before the first line. When withLog returns, the end is in
+// the record; the log's upload and the report go on in s.reports.
 func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	begun := false
 	s.rec.note(func(e *entry) { begun = e.begin(name) })
@@ -41,7 +42,7 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	s.rec.note(func(e *entry) { e.end(name, result) })
 }
 
-// openLog opens the log of a step, under the id that the server gave the step when it was registered.
+// openLog opens the log of a step, under the id that the server gave the step when it was registered. follow closes it.
 func (s *stage) openLog(name string) (*logs.Log, error) {
 	cfg := logs.Config{Name: name, Limit: s.cfg.LogLimit, Masker: s.masker, Sink: s.cfg.Server, Log: s.log}
 	s.rec.read(func(e *entry) {
@@ -71,7 +72,9 @@ func (s *stage) await(announced <-chan struct{}) {
 
 // follow tells the server about one step: that it runs, then its log, then how it ended.
 func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{}) {
-	// The order is the server's: a live log opens with the step's start, and closes with its end.
+	// The order is the server's: a live log opens with the step's start, and closes with its end. Lines sent at any
+	// other time are answered with `stream: not found`. The upload needs no live log; it comes first so that a step
+	// that has ended has its whole log.
 	announce := sync.OnceFunc(func() { close(announced) })
 	defer announce()
 	err := s.rep.step(s.reporting, name, announce)
@@ -88,7 +91,8 @@ func (s *stage) follow(name string, log *logs.Log, announced, ended chan struct{
 	}
 }
 
-// tellEnd tells the server how a step ended.
+// tellEnd tells the server how a step ended. Where that fails, the step stays unreported in the record, and deliver
+// tells it again before the stage's end.
 func (s *stage) tellEnd(name string) {
 	if s.rep.step(s.reporting, name, nil) == nil {
 		s.rep.settle(name)
@@ -100,7 +104,8 @@ func (s *stage) skipped(name string) {
 	s.reports.Go(func() { safely(s.log, func() { s.tellEnd(name) }) })
 }
 
-// card uploads the card that the step wrote to the file that it names, if any.
+// card uploads the card that the step wrote to the file that it names, if any. What is wrong with a card is said in the
+// step's log and does not fail the step.
 func (s *stage) card(step *engine.Step, log io.Writer) {
 	path := step.Env[cardPath]
 	if path == "" {
@@ -137,7 +142,7 @@ func (s *stage) reportCard(step string, report *engine.Report) {
 	}
 }
 
-// upload gives the server a step's card.
+// upload gives the server a step's card. The step waits for it, so it gets no more time than a short confirmation.
 func (s *stage) upload(step string, card *drone.CardInput) error {
 	var id int64
 	s.rec.read(func(e *entry) { id = e.step(step).ID })

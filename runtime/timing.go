@@ -2,7 +2,12 @@ package runtime
 
 import "time"
 
-// timing holds the waits of the runtime. They are fields so that tests need not wait as long.
+// timing holds the waits of the runtime. They are fields so that tests need not wait as long. The waits within one
+// call are the client's (client.Timing).
+//
+// The server's long polls and watches last 30 s, and it may take minutes for a report that it passes on to the forge:
+// beat and stagger, and delivery, follow from that. What a person waits for (a stop, a restart, a step's first line)
+// is held to a few seconds.
 type timing struct {
 	minute time.Duration // what the server means by one, for a repository's timeout
 
