@@ -21,8 +21,9 @@ const (
 	maxText    = 4 << 10
 )
 
-// call is one request to the server, and what is known about its attempts so far.
+// call is one request to the server, and what is known about its attempts so far. It belongs to one goroutine.
 type call struct {
+	// op names it in errors and logs; path is below /rpc/v2, and its parameters are escaped.
 	op     string
 	method string
 	path   string
@@ -43,6 +44,8 @@ type call struct {
 	// optional says that the server may not know this call at all, so that a 404 is an answer.
 	optional bool
 
+	// limit bounds one attempt, patience all that are answered with a fault (0: no bound; see Timing.Patience), max the
+	// bytes of an answer.
 	limit    time.Duration
 	patience time.Duration
 	max      int64
@@ -78,6 +81,8 @@ func into[T any](take func(*T) error) func([]byte) error {
 func (c *Client) once(ctx context.Context, cl *call) (int, *Error) {
 	attempt, cancel := context.WithTimeoutCause(ctx, cl.limit, ErrTimeout)
 	defer cancel()
+	// What never left this host (no connection, a refused handshake) was not applied. The trace may call more than that sent: the
+	// headers can wait in a buffer.
 	var sent atomic.Bool
 	attempt = httptrace.WithClientTrace(attempt, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 
@@ -105,11 +110,13 @@ func (c *Client) exchange(ctx context.Context, cl *call) (int, *Error) {
 	if err != nil {
 		return 0, &Error{Err: err, kind: answered}
 	}
+	// Go's transport sends a POST or PUT a second time by itself only where the server cannot have begun with it.
 	res, err := c.http.Do(req)
 	if err != nil {
 		c.dump.exchange(cl, req, nil, nil)
 		return 0, c.networkFault(err)
 	}
+	// Read to its end whatever the status, or the connection could not be used again.
 	body, err := io.ReadAll(io.LimitReader(res.Body, cl.max+1))
 	err = errors.Join(err, res.Body.Close())
 	c.dump.exchange(cl, req, res, body)

@@ -18,9 +18,10 @@ const maxDump = 64 << 10
 // redacted stands for what a dump must not show.
 const redacted = "[redacted]"
 
-// dumper writes exchanges for a person who looks for a fault. A nil dumper writes nothing.
+// dumper writes exchanges for a person who looks for a fault. A nil dumper writes nothing. What is secret is left out
+// by the names of fields and headers first; the runner's own secret also wherever else it turns up.
 type dumper struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // one exchange after the other; many calls are under way at once
 	out    io.Writer
 	bodies bool
 	secret string

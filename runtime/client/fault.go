@@ -10,13 +10,15 @@ import (
 
 // networkFault is an exchange that ended without a whole answer.
 func (c *Client) networkFault(err error) *Error {
-	// The wrapper repeats the URL, which the operation's name already stands for.
+	// The wrapper repeats the URL, which the operation's name already stands for. A time-out arrives here as the
+	// context's error; once, which knows the limit, puts ErrTimeout in its place.
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
 	fault := &Error{Err: err, kind: passing, lost: true}
 	var cert *tls.CertificateVerificationError
+	// net/http has no types for some of these: its words are all there is to go by.
 	switch text := err.Error(); {
 	case errors.Is(err, errProxy):
 		fault.kind = standing
@@ -31,7 +33,9 @@ func (c *Client) networkFault(err error) *Error {
 	return fault
 }
 
-// statusFault is an answer other than 200 and 204.
+// statusFault is an answer other than 200 and 204. Drone itself gives 401, 403 (it has no secret of its own), 404 for a
+// path that it does not know, 409 and 500 (operator/manager/rpc2 of Drone); everything else is from what stands before
+// it, or is no Drone.
 func (c *Client) statusFault(cl *call, res *http.Response, body []byte) *Error {
 	fault := &Error{Status: res.StatusCode, kind: passing}
 	text := c.clean(string(body[:min(len(body), maxText)]))

@@ -22,9 +22,9 @@ type Health struct {
 // health remembers what was said, so that an outage costs one line at its start and one at its end.
 type health struct {
 	mu    sync.Mutex
-	err   error
-	said  string
-	since time.Time
+	err   error     // why the server does nothing for us; nil while it does
+	said  string    // the reason that was logged last
+	since time.Time // when err became nil, or stopped being nil
 }
 
 // Health tells whether the server answers, for status pages.
@@ -34,7 +34,8 @@ func (c *Client) Health() Health {
 	return Health{OK: c.health.err == nil, Since: c.health.since, Err: c.health.err}
 }
 
-// observe takes one attempt's outcome. An answer of Drone's own, even a 500, shows that the server is there.
+// observe takes one attempt's outcome. An answer of Drone's own, even a 500, shows that the server is there; a
+// gateway's 502 does not.
 func (c *Client) observe(fault *Error) {
 	h := &c.health
 	h.mu.Lock()

@@ -12,7 +12,8 @@ import (
 const linesChunk = 64 << 10
 
 // lineReader reads as the JSON array of the lines, encoding them while it is read: a whole log as one piece of JSON
-// would take more memory than the log itself.
+// would take more memory than the log itself. The request has no Content-Length, so it goes out in chunks. An attempt
+// that fails needs a new reader.
 type lineReader struct {
 	lines []*drone.Line
 	next  int

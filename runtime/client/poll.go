@@ -11,13 +11,14 @@ import (
 	runner "github.com/drone/runner-go/client"
 )
 
-// Join does nothing: the server has no use for it.
+// Join does nothing: the server has no use for it. It and Leave are there for runner-go's interface.
 func (c *Client) Join(context.Context, string) error { return nil }
 
 // Leave does nothing: the server has no use for it.
 func (c *Client) Leave(context.Context, string) error { return nil }
 
-// Ping asks once whether the server is there and knows the secret.
+// Ping asks once whether the server is there and knows the secret. It is the only call that says nothing about a
+// stage, so `doctor` and the daemon's start use it.
 func (c *Client) Ping(ctx context.Context, _ string) error {
 	cl, err := c.jsonCall(http.MethodPost, "/ping", nil, emptyAnswer)
 	if err != nil {

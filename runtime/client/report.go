@@ -74,7 +74,8 @@ func (c *Client) update(ctx context.Context, op string, stage *drone.Stage) erro
 	}
 }
 
-// putStage is one report of next, which takes the answer's versions and IDs.
+// putStage is one report of next, which takes the answer's versions and IDs. It gets Report's five minutes: the server
+// answers when it has told the forge, and a forge that hangs does not keep it from applying the report.
 func (c *Client) putStage(op string, next *drone.Stage) (*call, error) {
 	sent := *next
 	sent.Steps = nil
@@ -115,8 +116,9 @@ func merge(next *drone.Stage, sent []*drone.Step, got *drone.Stage) error {
 	return nil
 }
 
-// resync asks what the server has after a lost lock. True says that it has next already; otherwise next is made fit to
-// be sent again, or the error says why it must not be.
+// resync asks what the server has after a lost lock. A version alone does not tell a report of ours that was applied
+// from somebody else's change. True says that it has next already; otherwise next is made fit to be sent again, or
+// the error says why it must not be.
 func (c *Client) resync(ctx context.Context, op string, next *drone.Stage) (bool, error) {
 	got, err := c.Stage(ctx, next.ID)
 	if err != nil {
@@ -144,7 +146,8 @@ func (c *Client) resync(ctx context.Context, op string, next *drone.Stage) (bool
 	return !renumber(next.Steps), nil
 }
 
-// sameEnd tells a final report of ours that was applied from an end that the server made by itself.
+// sameEnd tells a final report of ours that was applied from an end that the server made by itself: a cancel moves
+// the version by one too, but has its own moment as the end.
 func sameEnd(got, sent *drone.Stage) bool {
 	return got.Status == sent.Status && got.Version == sent.Version+1 &&
 		got.Stopped == sent.Stopped && got.ExitCode == sent.ExitCode

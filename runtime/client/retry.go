@@ -21,9 +21,12 @@ func (c *Client) persist(ctx context.Context, cl *call) error {
 			return nil
 		case fault.kind == answered:
 			return fault
+		// A server that gives no answer at all (Status 0) costs no patience: it is away, and its absence no fault of
+		// the call.
 		case fault.Status != 0 && cl.patience > 0 && cl.lost == 0 && time.Since(start) > cl.patience:
 			return fault
 		}
+		// Once a call: what the network does wrong, and what stands, is said by observe.
 		if n == 0 && fault.kind == passing && fault.Status != 0 {
 			c.log.WithError(fault).Warn("the server answered with an error; trying again")
 		}
@@ -53,7 +56,7 @@ func (c *Client) delay(n int, k kind) time.Duration {
 	if k == standing {
 		first, limit = c.timing.Slow, c.timing.SlowMax
 	}
-	d := limit
+	d := limit // beyond every limit after 16 doublings of a second; many more would overflow
 	if n < 16 && first<<n < limit {
 		d = first << n
 	}

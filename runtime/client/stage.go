@@ -12,7 +12,7 @@ import (
 )
 
 // Accept takes the stage for stage.Machine. It returns ErrTaken if another runner was faster. The version moves only
-// on success.
+// on success. After any other error the stage may be ours: the server has no call that gives one back.
 func (c *Client) Accept(ctx context.Context, stage *drone.Stage) error {
 	path := fmt.Sprintf("/stage/%d?machine=%s", stage.ID, url.QueryEscape(stage.Machine))
 	cl, err := c.jsonCall(http.MethodPost, path, nil, into(func(got *drone.Stage) error {
@@ -42,6 +42,7 @@ func (c *Client) refused(ctx context.Context, cl *call, stage *drone.Stage) erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", cl.op, err)
 		}
+		// This is how Accept leaves a stage: pending, with our name, one version further.
 		if got.Machine == stage.Machine && got.Status == drone.StatusPending && got.Version == stage.Version+1 {
 			stage.Version, stage.Updated = got.Version, got.Updated
 			return nil
@@ -84,7 +85,8 @@ func (c *Client) Detail(ctx context.Context, stage *drone.Stage) (*runner.Contex
 	return details, nil
 }
 
-// Stage fetches the stage as the server has it: its version, status and machine. Its steps are not told.
+// Stage fetches the stage as the server has it: its version, status and machine. Its steps are not told. The server
+// has no smaller call for that, so it costs as much as Detail.
 func (c *Client) Stage(ctx context.Context, id int64) (*drone.Stage, error) {
 	details, err := c.Detail(ctx, &drone.Stage{ID: id})
 	if err != nil {

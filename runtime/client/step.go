@@ -12,7 +12,8 @@ import (
 
 // UpdateStep reports the step. Pending or running opens its live log (and empties one that is open); any other status
 // closes it. A step cannot be read back, so after a lost lock (an answer that got lost, or a cancel) it is sent once
-// more under the next version, which is what the server then has; after that it is an ErrOptimisticLock.
+// more under the next version, which is what the server then has; after that it is an ErrOptimisticLock. It asks
+// until ctx ends, without patience: an end that is never told leaves the step running for whoever looks at the build.
 func (c *Client) UpdateStep(ctx context.Context, step *drone.Step) error {
 	op := fmt.Sprintf("report step %d as %s", step.ID, step.Status)
 	next := *step
