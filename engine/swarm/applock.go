@@ -10,7 +10,8 @@ import (
 )
 
 // lockApp takes the lock that whoever uses an app holds, so that nobody deploys it while it is removed. An app without
-// a lock file is nobody's.
+// a lock file is nobody's: then there is nothing to hold, and none is made, for each app once seen would leave a file.
+// An error means that the app is in use; otherwise the caller closes the file, which gives the lock up.
 func (s *Swarm) lockApp(stack string) (*os.File, error) {
 	f, err := s.openLock(stack, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
@@ -21,7 +22,8 @@ func (s *Swarm) lockApp(stack string) (*os.File, error) {
 
 // holdApp takes the lock of an app that a build deploys, until the build's socket is closed. Every janitor on the host
 // then sees that the app lives, also what belongs to it and carries no label. A lock that somebody holds already, such
-// as the pipeline itself, does the same.
+// as the pipeline itself, does the same. It is called in the middle of a build's call, which it must not hold up or fail:
+// it never waits for a lock.
 func (s *Swarm) holdApp(build, stack string) {
 	if !s.appStack(stack) {
 		return
@@ -41,8 +43,9 @@ func (s *Swarm) holdApp(build, stack string) {
 	}
 }
 
-// openLock opens and locks an app's file. The file stays when it is given up: to remove it would part those who wait
-// for it from those who come later.
+// openLock opens and locks an app's file without waiting. The lock is flock(2)'s, as the command flock(1) takes it in
+// pipelines; the kernel gives it up when its holder dies. The file stays when it is given up: to remove it would part
+// those who wait for it from those who come later. Without a LockDir, /dev/null stands for a lock that nobody holds.
 func (s *Swarm) openLock(stack string, flags int) (*os.File, error) {
 	path := os.DevNull
 	if s.cfg.LockDir != "" {

@@ -19,7 +19,8 @@ import (
 )
 
 // removeEnvFiles removes the env files of the apps that the build deployed: without them abra no longer lists the
-// apps. Only files of domains that match the configured pattern are touched.
+// apps. Only files of domains that match the configured pattern are touched, and none of an app of which others have
+// a service. Steps write these files as they write any other, so there is no label: the ledger's stacks lead to them.
 func (s *Swarm) removeEnvFiles(ctx context.Context, build string) ([]leftover.Item, error) {
 	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
 	if errors.Is(err, os.ErrNotExist) || header.Keep || len(s.cfg.EnvDirs) == 0 {
@@ -40,12 +41,13 @@ func (s *Swarm) removeEnvFiles(ctx context.Context, build string) ([]leftover.It
 	return out, err
 }
 
-// removeEnvFile removes the env files of one app.
+// removeEnvFile removes the env files of one app, one a directory: abra keeps a directory for each server it knows.
 func (s *Swarm) removeEnvFile(stack string) (out []leftover.Item, err error) {
 	if !s.appStack(stack) {
 		return nil, nil
 	}
 	for _, dir := range s.cfg.EnvDirs {
+		// Base: the stack's name may be anything that a build wrote into a label.
 		path := filepath.Join(dir, filepath.Base(domain(stack))+".env")
 		rmErr := os.Remove(path)
 		if rmErr == nil {
@@ -58,10 +60,12 @@ func (s *Swarm) removeEnvFile(stack string) (out []leftover.Item, err error) {
 }
 
 // appHolding looks for what belongs to an app by its stack's name and carries no build's label. Everything in it has
-// the stack's label, but for secrets and configs, which abra makes without one.
+// the stack's label, but for secrets and configs, which abra makes without one. Unlike holding it wants every node to
+// answer: what is removed by its name is removed only when all of it can be seen.
 func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) {
 	h := &holding{}
 	filter := client.Filters{}.Add("label", stackLabel+"="+stack)
+	// A service with a build's label is that build's, also when its stack matches the pattern.
 	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: filter})
 	if err != nil {
 		return nil, fmt.Errorf("list services: %w", err)
@@ -91,7 +95,7 @@ func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) 
 	return h, nil
 }
 
-// appData looks for an app's secrets and configs, by label or by name.
+// appData looks for an app's secrets and configs by their names alone, <stack>_<name>_<version>: abra's have no label.
 func (s *Swarm) appData(ctx context.Context, h *holding, stack string) error {
 	add := func(kind, id string, spec swarm.Annotations) {
 		if spec.Labels[proxy.LabelBuild] == "" && strings.HasPrefix(spec.Name, stack+"_") {
@@ -115,7 +119,8 @@ func (s *Swarm) appData(ctx context.Context, h *holding, stack string) error {
 	return nil
 }
 
-// appLocal looks for an app's containers, networks and volumes on one node.
+// appLocal looks for an app's containers, networks and volumes on one node. The Swarm's networks are listed by every node
+// that has a task on them; the second removal finds none, which is what is wanted.
 func appLocal(ctx context.Context, h *holding, n *node, filter client.Filters) error {
 	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filter})
 	if err != nil {
@@ -135,6 +140,7 @@ func appLocal(ctx context.Context, h *holding, n *node, filter client.Filters) e
 			h.networks = append(h.networks, thing{node: n, kind: "network", id: v.ID, name: v.Name})
 		}
 	}
+	// Volumes stay when a stack is removed, so they may be all that is left of an app on a node.
 	volumes, err := n.docker.VolumeList(ctx, client.VolumeListOptions{Filters: filter})
 	if err != nil {
 		return fmt.Errorf("list volumes: %w", err)

@@ -18,7 +18,7 @@ import (
 )
 
 // Orphan is what somebody left on the Docker host: a build, or an app whose domain matches the configured pattern and
-// that was deployed without a build's socket.
+// that was deployed without a build's socket. Its JSON is what `cc-ci-runner leaks --json` prints.
 type Orphan struct {
 	// Build is the build's name; Stack that of an app's stack. One of them is set.
 	Build string `json:"build,omitempty"`
@@ -28,11 +28,13 @@ type Orphan struct {
 	Since  time.Time         `json:"since"`            // the oldest known time; zero when nothing tells
 	Items  []leftover.Item   `json:"items"`
 
-	// Live says that somebody uses it: the build runs, or the app's lock is held. Remove refuses it.
+	// Live says that somebody uses it: the build runs, or the app's lock is held. It was so when Find looked; Remove
+	// refuses what was live then, and asks the lock of an app again.
 	Live bool `json:"live,omitempty"`
 }
 
-// Find lists what builds and apps hold, the oldest first. A build is live when running says so.
+// Find lists what builds and apps hold, the oldest first, those that run too. A build is live when running says so: the
+// answer lies in locks and processes on the host, which are the engine's affair.
 func (s *Swarm) Find(ctx context.Context, running func(build string) bool) ([]Orphan, error) {
 	if s.cfg.Mode != ModeProxy {
 		return nil, nil
@@ -59,7 +61,8 @@ func (s *Swarm) Find(ctx context.Context, running func(build string) bool) ([]Or
 	return out, nil
 }
 
-// orphan describes what one build holds.
+// orphan describes what one build holds. Repository and number stand in its ledger, or else in the labels of any of its
+// objects. Without a ledger nothing says since when.
 func (s *Swarm) orphan(ctx context.Context, build string) (Orphan, error) {
 	o := Orphan{Build: build}
 	header, _, err := ledger.Read(s.cfg.LedgerDir, build)
@@ -85,7 +88,8 @@ func (s *Swarm) orphan(ctx context.Context, build string) (Orphan, error) {
 	return o, err
 }
 
-// Remove removes an orphan and returns what it removed.
+// Remove removes an orphan and returns what it removed. It waits as Teardown does. Of a build, what could not be removed
+// is no error; Find names it again. Of an app it is one.
 func (s *Swarm) Remove(ctx context.Context, o Orphan) ([]leftover.Item, error) {
 	if o.Live {
 		return nil, fmt.Errorf("remove %s: it is in use", o.name())
@@ -93,6 +97,7 @@ func (s *Swarm) Remove(ctx context.Context, o Orphan) ([]leftover.Item, error) {
 	if o.Build != "" {
 		return s.Teardown(ctx, o.Build)
 	}
+	// An Orphan may have been made by hand, or under another pattern.
 	if !s.appStack(o.Stack) {
 		return nil, fmt.Errorf("remove %s: its domain does not match the pattern of apps that builds deploy", o.name())
 	}
@@ -117,7 +122,8 @@ func (o Orphan) name() string {
 	return "stack " + o.Stack
 }
 
-// FindApps lists what apps hold that were deployed without a build's socket, by the pattern of their domains.
+// FindApps lists what apps hold that were deployed without a build's socket, by the pattern of their domains. An app's
+// lock is taken for a moment to see whether it is free.
 func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 	if s.apps == nil {
 		return nil, nil
@@ -139,6 +145,7 @@ func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 		for _, v := range h.all() {
 			o.Items = append(o.Items, v.item())
 		}
+		// Given up at once: it was only to be seen whether somebody holds it.
 		if lock, err := s.lockApp(stack); err != nil {
 			o.Live = true
 		} else if err := lock.Close(); err != nil {
@@ -149,7 +156,8 @@ func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 	return out, nil
 }
 
-// appStacks collects the stacks of apps, and since when they are there as far as the Swarm tells. A secret or a volume
+// appStacks collects the stacks of apps, and since when they are there as far as the Swarm tells. Volumes are those of the
+// manager: one that is all that is left on another node is not found. A secret or a volume
 // may be all that is left of one: its name then begins with the stack's, which ends where the domain does.
 func (s *Swarm) appStacks(ctx context.Context, stacks map[string]time.Time) error {
 	add := func(stack string, made time.Time) {
@@ -196,7 +204,8 @@ func (s *Swarm) appStacks(ctx context.Context, stacks map[string]time.Time) erro
 	return nil
 }
 
-// prefixes are the names that end before an underscore of a name.
+// prefixes are the names that end before an underscore of a name: a_b_c gives a and a_b. Where in a secret's name the
+// stack's ends cannot be seen, so the pattern of domains decides.
 func prefixes(name string) []string {
 	var out []string
 	for i, r := range name {

@@ -21,14 +21,18 @@ import (
 
 // thing is one Docker object of a build.
 type thing struct {
-	node           *node // where it is; the manager for what the whole Swarm shares
+	node *node // where it is; the manager for what the whole Swarm shares
+
+	// kind is the ledger's and leftover.Item's word. id is what the API removes the thing by: a volume's is its name, that
+	// of a tag the tag. name is what people know it by, and may be empty. A task's name is the node's id and its own.
 	kind, id, name string
 	detail         string
 	volumes        []string // a container's anonymous volumes
 	removed        bool     // only found as a task of a service that is gone
 }
 
-// key tells things apart across two looks.
+// key tells things apart across two looks. Volumes of one name on two nodes share a key: they are reported once, while
+// both are removed.
 func (t thing) key() string { return t.kind + " " + t.id }
 
 // item is the thing as the engine reports it.
@@ -40,7 +44,8 @@ func (t thing) item() leftover.Item {
 	return leftover.Item{Kind: t.kind, Name: name, Detail: t.detail}
 }
 
-// holding is everything that a build holds, as one look found it.
+// holding is everything that a build holds, as one look found it. A look is a dozen lists one after another, not one
+// moment: what is made meanwhile may be in none of them, so emptiness is believed only when two looks agree.
 type holding struct {
 	services, tasks, containers []thing
 	networks, data, volumes     []thing // data are secrets and configs
@@ -48,7 +53,7 @@ type holding struct {
 	unverified                  []thing // nodes that nobody could look at
 }
 
-// all lists the holding in the order of removal, without the nodes.
+// all lists the holding without the nodes, in the order in which reports name it: it is about that of removal.
 func (h *holding) all() []thing {
 	var out []thing
 	for _, l := range [][]thing{h.services, h.containers, h.tasks, h.networks, h.data, h.volumes, h.images} {
@@ -57,7 +62,8 @@ func (h *holding) all() []thing {
 	return out
 }
 
-// empty says whether the build holds nothing where somebody could look.
+// empty says whether the build holds nothing where somebody could look. Nodes that nobody could look at do not count:
+// waiting for them could take for ever, so they are reported instead.
 func (h *holding) empty() bool { return len(h.all()) == 0 }
 
 // hasVolume says whether the look has found a volume already, as that of a container.
@@ -65,7 +71,8 @@ func (h *holding) hasVolume(name string) bool {
 	return slices.ContainsFunc(h.volumes, func(v thing) bool { return v.id == name })
 }
 
-// holding looks for everything that a build made: by label, and by the ledger what no label can mark.
+// holding looks for everything that a build made: by label, and by the ledger what no label can mark. An error means
+// that nothing is known, which is not the same as nothing left: nobody may then call the build clean.
 func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
 	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -96,7 +103,7 @@ func (s *Swarm) holding(ctx context.Context, build string) (*holding, error) {
 	return h, s.unreached(ctx, h, entries)
 }
 
-// byLabel matches what a build made.
+// byLabel matches what a build made, but for images; the daemon compares the whole value.
 func byLabel(build string) client.Filters {
 	return client.Filters{}.Add("label", proxy.LabelBuild+"="+build)
 }
@@ -115,7 +122,8 @@ func (s *Swarm) cluster(ctx context.Context, h *holding, build string) error {
 		alive[v.ID] = true
 		h.services = append(h.services, thing{node: s.nodes[0], kind: "service", id: v.ID, name: v.Spec.Name})
 	}
-	// The label is that of the task's containers: unlike the service's id it still leads there when the service is gone.
+	// Tasks keep a copy of their service's labels, by which the Swarm filters (swarmkit, manager/controlapi/task.go).
+	// Unlike the service's id, which is an error once the service is gone, the label still leads there.
 	tasks, err := s.docker.TaskList(ctx, client.TaskListOptions{Filters: byLabel(build)})
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
@@ -141,7 +149,8 @@ func (s *Swarm) cluster(ctx context.Context, h *holding, build string) error {
 	return nil
 }
 
-// local looks for what one node holds.
+// local looks for what one node holds. Containers of services are among it: they carry the label that the service's
+// ContainerSpec has. Their anonymous volumes have none and are found by their containers' mounts.
 func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) error {
 	containers, err := n.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: byLabel(build)})
 	if err != nil {
@@ -182,6 +191,7 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
+	// What others run from stays, without being called a leak: see there.
 	busy, err := n.imagesOfOthers(ctx, build, images.Items)
 	if err != nil {
 		return err
@@ -199,7 +209,7 @@ func (s *Swarm) local(ctx context.Context, h *holding, n *node, build string) er
 	return nil
 }
 
-// firstName is what a container is called. One that is being removed may have lost its name.
+// firstName is what a container is called. One that is being removed may have lost its name; links add further ones.
 func firstName(c container.Summary) string {
 	if len(c.Names) == 0 {
 		return ""
@@ -208,7 +218,8 @@ func firstName(c container.Summary) string {
 }
 
 // imagesOfOthers are those of a build's images that containers of others run from: once deployed, an image is no longer
-// the build's to remove, nor are the images that it is made from.
+// the build's to remove, nor are the images that it is made from. The daemon would refuse most of that by itself, but a
+// refusal is a survivor, and the build would fail for what is no leak.
 func (n *node) imagesOfOthers(ctx context.Context, build string, images []image.Summary) (map[string]bool, error) {
 	busy := map[string]bool{}
 	if len(images) == 0 {
@@ -234,6 +245,8 @@ func (n *node) imagesOfOthers(ctx context.Context, build string, images []image.
 }
 
 // ledgered looks for what only the ledger knows: anonymous volumes, and names that the build gave to images of others.
+// A volume's made-up name is never used again, so the ledger is proof enough; a tag may have been moved meanwhile, so it
+// must still lead to the image that it was given to. Images that were pulled are in the ledger too, and stay.
 func (s *Swarm) ledgered(ctx context.Context, h *holding, build string, entries []ledger.Entry) error {
 	n := s.nodes[0] // the socket leads there
 	for _, e := range entries {
@@ -259,8 +272,11 @@ func (s *Swarm) ledgered(ctx context.Context, h *holding, build string, entries 
 	return nil
 }
 
-// unreached names the nodes on which the build had tasks and that have no endpoint here.
+// unreached names the nodes on which the build had tasks and that have no endpoint here. Tasks tell where they run while
+// they are there; of services that the build removed by itself the socket wrote the nodes into the ledger. It also takes
+// out the tasks of nodes that are down, for which a teardown would wait in vain.
 func (s *Swarm) unreached(ctx context.Context, h *holding, entries []ledger.Entry) error {
+	// By the ids of the nodes.
 	used := map[string]bool{}
 	for _, e := range entries {
 		if e.Kind == "node" {
@@ -293,7 +309,8 @@ func (s *Swarm) unreached(ctx context.Context, h *holding, entries []ledger.Entr
 	return nil
 }
 
-// reached are the ids of the nodes that have an endpoint here. Those that do not answer are named by their endpoints.
+// reached are the ids of the nodes that have an endpoint here. Those that do not answer are named by their endpoints, and
+// those that never have have no id: a node that was away since the start is named twice, by endpoint and by id.
 func (s *Swarm) reached(ctx context.Context) map[string]bool {
 	out := map[string]bool{}
 	for _, n := range s.nodes {
@@ -302,7 +319,8 @@ func (s *Swarm) reached(ctx context.Context) map[string]bool {
 	return out
 }
 
-// notManager says whether an error means that the daemon is in no Swarm, or no manager of one.
+// notManager says whether an error means that the daemon is in no Swarm, or no manager of one. The text is compared
+// because a Swarm that is locked is `unavailable` as well (moby, daemon/cluster/errors.go), and that one holds objects.
 func notManager(err error) bool {
 	return err != nil && errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "not a swarm manager")
 }

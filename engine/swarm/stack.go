@@ -13,12 +13,16 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
-// stackLabel is what `docker stack deploy` and abra mark the objects of a stack with.
+// stackLabel is what `docker stack deploy` and abra mark the objects of a stack with: services and their containers,
+// networks, volumes, and those secrets and configs that a compose file makes.
 const stackLabel = "com.docker.stack.namespace"
 
 // stackData adds the secrets and configs that were made for the build's stacks past its socket. They carry no label;
 // their names begin with the stack's. A name alone proves little, so they must also be younger than the build, or
-// the stack be one that only builds deploy.
+// the stack be one that only builds deploy. abra makes an app's secrets over a connection of its own when it does not
+// go by DOCKER_HOST. One that has a stack's label (`docker stack deploy` sets it) must have that of the same stack.
+//
+// A ledger that was lost, or cut short in its first line, has no start: then only the pattern of apps counts.
 func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header, entries []ledger.Entry) error {
 	own, others, err := s.stacks(ctx, header.Build, entries)
 	if err != nil || len(own) == 0 {
@@ -32,6 +36,7 @@ func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header,
 	if err != nil {
 		return fmt.Errorf("list configs: %w", err)
 	}
+	// A label of any build decides by itself: this build's are found by it, others' are theirs.
 	add := func(kind, id string, spec swarm.Annotations, made time.Time) {
 		stack := stackOf(spec.Name, own, others)
 		if stack == "" || spec.Labels[proxy.LabelBuild] != "" || (spec.Labels[stackLabel] != "" && spec.Labels[stackLabel] != stack) {
@@ -52,7 +57,8 @@ func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header,
 }
 
 // stacks names the build's stacks and those of others. A stack of which others have a service is not the build's, even
-// if it gave a service that stack's label.
+// if it gave a service that stack's label: a build may write any name there. It reads the ledger's entries, because after
+// the services are gone nothing else tells which stacks there were.
 func (s *Swarm) stacks(ctx context.Context, build string, entries []ledger.Entry) (own, others map[string]bool, err error) {
 	own, others = map[string]bool{}, map[string]bool{}
 	for _, e := range entries {
@@ -77,7 +83,8 @@ func (s *Swarm) stacks(ctx context.Context, build string, entries []ledger.Entry
 }
 
 // stackOf returns the build's stack that an object's name begins with, unless the name begins with that of another,
-// longer named stack too: app_b_key may be the secret b_key of app or the secret key of app_b.
+// longer named stack too: app_b_key may be the secret b_key of app or the secret key of app_b. In doubt it is not the
+// build's: to leave a secret costs less than to remove somebody's.
 func stackOf(name string, own, others map[string]bool) string {
 	best := ""
 	for _, stacks := range []map[string]bool{own, others} {
@@ -93,10 +100,12 @@ func stackOf(name string, own, others map[string]bool) string {
 	return best
 }
 
-// domain is the domain of an app whose stack has this name: abra replaces dots by underscores, which no domain has.
+// domain is the domain of an app whose stack has this name: abra replaces dots by underscores, which no domain has. The
+// result may be no domain at all: a build chooses its stacks' names, so paths are made of its filepath.Base.
 func domain(stack string) string { return strings.ReplaceAll(stack, "_", ".") }
 
-// appStack says whether a stack is one that, by the configured pattern, only builds deploy.
+// appStack says whether a stack is one that, by the configured pattern, only builds deploy. The pattern is not anchored
+// here: an admin who means whole domains writes ^ and $.
 func (s *Swarm) appStack(stack string) bool {
 	return s.apps != nil && s.apps.MatchString(domain(stack))
 }

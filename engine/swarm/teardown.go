@@ -16,14 +16,18 @@ import (
 )
 
 const (
+	// firstPause is the time between two looks while something happens; a stack of two services is gone in 0.7 s. While
+	// nothing new is found the pause grows by a quarter each time, up to lastPause: a look is a dozen calls.
 	firstPause = 20 * time.Millisecond
 	lastPause  = 100 * time.Millisecond
 
-	// workers is how many things are removed at the same time.
+	// workers is how many services or containers are removed at the same time. The rest goes one by one: a volume or a
+	// secret takes the daemon about a millisecond.
 	workers = 16
 )
 
-// teardown is the removal of one build's objects, or of an app's.
+// teardown is the removal of one build's objects, or of an app's: looks and passes in turn. It is used once, by one
+// goroutine.
 type teardown struct {
 	s     *Swarm
 	build string
@@ -31,12 +35,18 @@ type teardown struct {
 	order []string // keys, as first seen
 	seen  map[string]thing
 
+	// refusals say by key why the daemon would not remove a thing; what goes after all loses its own. mu guards them while
+	// atOnce runs; outside of it nobody else is there to write.
 	mu       sync.Mutex
 	refusals map[string]string
 }
 
 // Teardown removes what the build made and waits until two looks in a row find nothing. It returns what it removed
-// also when it cannot finish in time. That something is left then is no error of its own: Remaining names it.
+// also when it cannot finish in time. That something is left then is no error of its own: Remaining names it. Errors say
+// that it could not look.
+//
+// The engine has ended the build's processes before, and the socket is sealed first: what still makes objects is
+// containers alone, and they go in the first pass. It may be called for builds of other processes, and again.
 func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, error) {
 	if s.cfg.Mode != ModeProxy {
 		return nil, nil
@@ -49,6 +59,7 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	t := newTeardown(s, build, func(ctx context.Context) (*holding, error) { return s.holding(ctx, build) })
 	left, err := t.run(limited)
 	removed := t.removed(left)
+	// Not under limited: a volume that cannot be removed must not keep the files as well.
 	files, fileErr := s.removeEnvFiles(ctx, build)
 	removed, err = append(removed, files...), errors.Join(err, fileErr)
 	s.remember(build, t.refusals)
@@ -56,24 +67,27 @@ func (s *Swarm) Teardown(ctx context.Context, build string) ([]leftover.Item, er
 	if errors.As(err, &late) {
 		return removed, fileErr
 	}
+	// Of an attached build Detach forgets, when the socket is closed.
 	if err == nil && s.attached(build) == nil {
 		err = s.forget(ctx, build)
 	}
 	return removed, err
 }
 
-// lateError names what is left of an app or a build when its time is over.
+// lateError names what is left of an app or a build when its time is over. It is a type because the two callers differ:
+// a build's survivors are named by Remaining, an app's by this error only.
 type lateError struct{ text string }
 
 // Error implements error.
 func (e *lateError) Error() string { return e.text }
 
-// newTeardown prepares the removal of what look finds.
+// newTeardown prepares the removal of what look finds; build is its name in errors and the ledger for anonymous volumes.
 func newTeardown(s *Swarm, build string, look func(context.Context) (*holding, error)) *teardown {
 	return &teardown{s: s, build: build, look: look, seen: map[string]thing{}, refusals: map[string]string{}}
 }
 
-// run removes until nothing is found twice in a row, and returns what is left when the time is over.
+// run removes until nothing is found twice in a row, and returns what is left when the time is over. Twice, because a
+// task can turn into a container between the list of tasks and that of containers, and be in neither.
 func (t *teardown) run(ctx context.Context) (*holding, error) {
 	var last *holding
 	var failure error
@@ -103,7 +117,7 @@ func (t *teardown) run(ctx context.Context) (*holding, error) {
 	return nil, nil
 }
 
-// late is the error of a teardown that ran out of time.
+// late is the error of a teardown that ran out of time: why nobody could look, or else what was found last.
 func (t *teardown) late(left *holding, failure error) error {
 	if failure != nil {
 		return fmt.Errorf("remove the Docker objects of %s: %w", t.build, failure)
@@ -136,7 +150,8 @@ func (t *teardown) note(h *holding) bool {
 	return fresh
 }
 
-// removed lists what was seen and is no longer there. Tasks are left out: they are a service's shadow.
+// removed lists what was seen and is no longer there. Tasks are left out: they are a service's shadow. What went by itself
+// meanwhile, such as a container of `docker run --rm`, is listed as well: the pipeline had left it.
 func (t *teardown) removed(left *holding) []leftover.Item {
 	still := map[string]bool{}
 	if left != nil {
@@ -154,11 +169,15 @@ func (t *teardown) removed(left *holding) []leftover.Item {
 }
 
 // pass does one round of removals. Nothing that tasks or containers use is touched while they are there: a network
-// that goes before its tasks costs the addresses that they hold on other networks, for good.
+// that goes before its tasks costs the addresses that they hold on other networks, for good. (swarmkit's allocator skips
+// a task that names an unknown network, with all its other addresses; a /28 is exhausted after some ten stacks.)
+//
+// What is refused is tried again in the next pass. pass itself waits for nothing: the next look tells how far it got.
 func (t *teardown) pass(ctx context.Context, h *holding) {
 	// The Swarm gives each task that still runs when its service goes two seconds to leave its networks, and two more when
 	// it removes its container. Dead ones are spared that, unless they have been replaced: so all die at once, and their
 	// services go before anybody notices.
+	// SIGKILL at once: one that ignores SIGTERM would hold all up for its grace period, and its state is of no use.
 	if len(h.services) > 0 {
 		atOnce(h.containers, func(v thing) {
 			_, _ = v.node.docker.ContainerKill(ctx, v.id, client.ContainerKillOptions{Signal: "KILL"}) // it need not run
@@ -168,6 +187,7 @@ func (t *teardown) pass(ctx context.Context, h *holding) {
 		_, err := v.node.docker.ServiceRemove(ctx, v.id, client.ServiceRemoveOptions{})
 		t.result(v, err)
 	})
+	// By force and without waiting for the Swarm, which would take six seconds for them.
 	atOnce(h.containers, func(v thing) { t.removeContainer(ctx, v) })
 	if len(h.services)+len(h.tasks)+len(h.containers) > 0 {
 		// A container that cannot be removed must not hold up the rest for ever, but its own network and volumes stay.
@@ -178,6 +198,7 @@ func (t *teardown) pass(ctx context.Context, h *holding) {
 	for _, v := range h.networks {
 		t.result(v, t.removeNetwork(ctx, v))
 	}
+	// After the services: the Swarm refuses to remove a secret or a config that a service names.
 	for _, v := range h.data {
 		var err error
 		if v.kind == "secret" {
@@ -187,6 +208,7 @@ func (t *teardown) pass(ctx context.Context, h *holding) {
 		}
 		t.result(v, err)
 	}
+	// After the containers: the daemon refuses a volume that even a stopped container has, force or not.
 	for _, v := range h.volumes {
 		_, err := v.node.docker.VolumeRemove(ctx, v.id, client.VolumeRemoveOptions{Force: true})
 		t.result(v, err)
@@ -199,7 +221,7 @@ func (t *teardown) pass(ctx context.Context, h *holding) {
 	}
 }
 
-// atOnce calls a function for all things, for several at a time.
+// atOnce calls a function for all things, for several at a time, and returns when all calls have.
 func atOnce(things []thing, do func(thing)) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, workers)
@@ -214,7 +236,7 @@ func atOnce(things []thing, do func(thing)) {
 }
 
 // removeContainer writes the container's anonymous volumes down before it removes both, so that none is forgotten
-// when only the first half works.
+// when only the first half works: an anonymous volume has no label, and only its container leads to it.
 func (t *teardown) removeContainer(ctx context.Context, v thing) {
 	for _, name := range v.volumes {
 		if err := t.s.recordVolume(t.build, name); err != nil {
@@ -224,7 +246,7 @@ func (t *teardown) removeContainer(ctx context.Context, v thing) {
 	}
 	_, err := v.node.docker.ContainerRemove(ctx, v.id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && strings.Contains(err.Error(), "is already in progress") {
-		err = nil // the Swarm is faster
+		err = nil // the Swarm is faster: "removal of container x is already in progress"
 	}
 	t.result(v, err)
 }
@@ -240,7 +262,8 @@ func (t *teardown) refused(things []thing) bool {
 }
 
 // removeNetwork removes a network once no removed task sits on it, and detaches what others put on it: the network
-// is the build's, so is its end.
+// is the build's, so is its end. Only a manager can list tasks, and a build's networks on other nodes are local ones. An
+// error after a detachment is the first refusal: the next pass tries again.
 func (t *teardown) removeNetwork(ctx context.Context, v thing) error {
 	if v.node == t.s.nodes[0] {
 		pending, err := proxy.TasksOn(ctx, v.node.docker, v.id)
@@ -281,6 +304,7 @@ func (t *teardown) result(v thing, err error) {
 		return // what the daemon said before the time was over tells more
 	}
 	reason := strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	// For example: rpc error: code = FailedPrecondition desc = network x is in use by service y
 	if _, plain, ok := strings.Cut(reason, " desc = "); ok && strings.HasPrefix(reason, "rpc error: ") {
 		reason = plain // the rest says how the daemon speaks to itself
 	}

@@ -1,7 +1,11 @@
 // Package ledger writes down, one line at a time, what a build made on the Docker host.
 //
 // Labels are the proof of whose an object is. The ledger holds what cannot be labelled (anonymous volumes, pulled
-// images, names of images), says which builds had a socket, and survives a crash of the runner.
+// images, names of images), says which builds had a socket, and survives a crash of the runner. It is not synced to the
+// disk line by line: a crash of the host may lose the last lines, and a volume named there is then found by nobody.
+//
+// engine/swarm opens a build's ledger and removes it when nothing of the build is left; engine/swarm/proxy adds to it.
+// The file is lines of JSON, a Header and then Entries, so that jq can read it.
 package ledger
 
 import (
@@ -25,30 +29,33 @@ type Header struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Started time.Time         `json:"started"`
 
-	// Keep marks a build whose objects are meant to stay.
+	// Keep marks a build whose objects are meant to stay, for the process that recovers a crash.
 	Keep bool `json:"keep,omitempty"`
 }
 
-// Entry is one object that the build made.
+// Entry is one object that the build made, or tried to. It is a hint: who removes something looks whose it is first.
 type Entry struct {
+	// Kind is leftover.Item's word, or one of two that are no objects: `stack` for the name of a stack of which the build
+	// made a service, and `node` for the id of one on which a service of the build ran before the build removed it.
 	Kind string `json:"kind"`
 	Name string `json:"name,omitempty"`
 	ID   string `json:"id,omitempty"`
 
-	// Note says what the kind does not: `anonymous`, `pulled`, `tag`.
+	// Note says what the kind does not: `anonymous` of a volume, `pulled` or `tag` of an image.
 	Note string `json:"note,omitempty"`
 }
 
 // Ledger is the open ledger of one build. Its methods may be called at the same time.
 type Ledger struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what is written: the file, entries and names
 	file    *os.File
 	header  Header
 	entries map[Entry]bool
-	names   map[[2]string]bool
+	names   map[[2]string]bool // kind and name, kind and id
 }
 
-// Open starts the build's ledger, or goes on with the one that is there.
+// Open starts the build's ledger, or goes on with the one that is there, whose header then stands. The caller closes it.
+// It makes the directory, which only the runner may enter.
 func Open(dir string, header Header) (*Ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger of %s: %w", header.Build, err)
@@ -167,7 +174,7 @@ func Read(dir, build string) (Header, []Entry, error) {
 	return header, entries, nil
 }
 
-// Builds names the builds that have a ledger.
+// Builds names the builds that have a ledger; without a directory, none.
 func Builds(dir string) ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
 	if err != nil {

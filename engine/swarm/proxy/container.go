@@ -17,7 +17,8 @@ const containerConfigFields = `Hostname Domainname User AttachStdin AttachStdout
 	StdinOnce Env Cmd Healthcheck ArgsEscaped Image Volumes WorkingDir Entrypoint NetworkDisabled MacAddress OnBuild
 	Labels StopSignal StopTimeout Shell HostConfig NetworkingConfig`
 
-// createContainer labels a container and the volumes that come with it, and judges its host configuration.
+// createContainer labels a container and the volumes that come with it, and judges its host configuration. Mounts come
+// last: they make volumes and pins, which a refusal would leave behind for nothing.
 func createContainer(c *call) error {
 	if c.p.Policy == Keep {
 		return c.forward(c.record(container, c.query.Get("name")))
@@ -52,6 +53,7 @@ func createContainer(c *call) error {
 }
 
 // nameNetwork gives a container's only network settings, where the client sent none: judgeEndpoints puts its id there.
+// `docker run --network x` sends settings under the name x, older clients and libraries the mode alone.
 // With the network mode alone the daemon would remember the network's name, whatever it is told.
 func (c *call) nameNetwork(body, host object) error {
 	if err := host.canon("NetworkMode"); err != nil || !c.own() {
@@ -75,7 +77,8 @@ func (c *call) nameNetwork(body, host object) error {
 	return err
 }
 
-// judgeEndpoints checks the networks that a container is created on.
+// judgeEndpoints checks the networks that a container is created on: EndpointsConfig has the settings by network. A key
+// stays the name that the client knows; the id goes into the settings.
 func (c *call) judgeEndpoints(body object) error {
 	networking, err := body.object("NetworkingConfig")
 	if err != nil || networking == nil || !c.own() {
@@ -92,12 +95,13 @@ func (c *call) judgeEndpoints(body object) error {
 	return err
 }
 
-// endpointFields are the fields of a container's settings on a network.
+// endpointFields are the fields of a container's settings on a network. Those from EndpointID on are what an inspection
+// shows: clients send them back when they make a container like another, and the daemon sets them anew.
 const endpointFields = `IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress
 	IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames`
 
 // judgeEndpoint checks a container's settings on a network. The daemon prefers the network that they name to the one
-// that the call names, so they name the build's by its id.
+// that the call names (moby, daemon/container_operations.go, getNetworkID), so they name the build's by its id.
 func (c *call) judgeEndpoint(ref string, settings object) error {
 	if err := c.only(settings, endpointFields); err != nil {
 		return err
@@ -129,7 +133,8 @@ func (c *call) judgeEndpoint(ref string, settings object) error {
 	return err
 }
 
-// record writes what was made into the ledger before the client learns of it.
+// record writes what was made into the ledger before the client learns of it. When that fails the client gets an error,
+// although the object is there: it has the label, so the teardown finds it all the same.
 func (c *call) record(k kind, name string) hook {
 	return func(resp *http.Response) error {
 		if resp.StatusCode != http.StatusCreated {
@@ -140,6 +145,7 @@ func (c *call) record(k kind, name string) hook {
 			return err
 		}
 		id := answer.str("Id")
+		// Containers and networks answer Id; services, secrets and configs ID.
 		if id == "" {
 			id = answer.str("ID")
 		}
@@ -173,12 +179,14 @@ func (p *Proxy) recordContainer(ctx context.Context, id string) error {
 	return err
 }
 
-// Anonymous says whether a volume's name is one that the daemon made up. Such a name is never used again.
+// Anonymous says whether a volume's name is one that the daemon made up: 32 random bytes in hex. Such a name is never
+// used again. A client may make one up too; it gets the label then, as with any name.
 func Anonymous(name string) bool {
 	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// updateContainer judges new limits: the call also takes devices and control groups.
+// updateContainer judges new limits: the call also takes devices and control groups, for its body is the resources of a
+// host configuration.
 func updateContainer(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -198,7 +206,8 @@ func updateContainer(c *call) error {
 	return c.send(body, nil)
 }
 
-// createExec judges a command that is to run in a container of the build.
+// createExec judges a command that is to run in a container of the build. Starting it is another call, by the id that
+// this one answers.
 func createExec(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -228,12 +237,14 @@ func createExec(c *call) error {
 		if err := readAnswer(resp, &answer); err != nil {
 			return err
 		}
+		// The client starts it with its next call, which needs no look then.
 		c.p.known.Store(knownID{execution, answer.str("Id")}, found{})
 		return nil
 	})
 }
 
-// startContainer starts one of the build's containers as it was made.
+// startContainer starts one of the build's containers as it was made. Before API 1.24 the call could bring another host
+// configuration along; owned sends no body on.
 func startContainer(c *call) error {
 	if c.own() {
 		for name := range c.query {
@@ -245,7 +256,8 @@ func startContainer(c *call) error {
 	return owned(container)(c)
 }
 
-// startExec starts a command in one of the build's containers.
+// startExec starts a command in one of the build's containers. The client asks for the connection to be taken over by a
+// header (Upgrade: tcp) and sends the command's input after the body.
 func startExec(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -267,7 +279,7 @@ func startExec(c *call) error {
 }
 
 // removeContainer writes the container's anonymous volumes down first: a container of a service has them since it
-// was started, past this socket.
+// was started, past this socket. Without -v the volumes stay, and nothing else would lead to them.
 func removeContainer(c *call) error {
 	f, err := c.p.need(c.ctx(), container, c.args[0])
 	if err != nil {
@@ -278,6 +290,7 @@ func removeContainer(c *call) error {
 			return err
 		}
 	}
+	// A container that could not be removed is only looked at once more.
 	c.p.known.Delete(knownID{container, f.id})
 	c.retarget(f.id)
 	return c.forward(nil)

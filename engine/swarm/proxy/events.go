@@ -6,7 +6,8 @@ import (
 	"net/http"
 )
 
-// events passes on the events of the build's own objects.
+// events passes on the events of the build's own objects. The stream is filtered here, because the daemon's label filter
+// knows nothing of objects whose events carry no labels.
 func events(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -21,7 +22,8 @@ func events(c *call) error {
 	})
 }
 
-// eventStream is an answer's body that leaves out the events of others.
+// eventStream is an answer's body that leaves out the events of others. Read blocks until one of the build's own comes;
+// the end of the call, which closes the connection to the daemon, ends that.
 type eventStream struct {
 	p       *Proxy
 	from    io.ReadCloser
@@ -29,7 +31,7 @@ type eventStream struct {
 	rest    []byte
 }
 
-// event is what is looked at of an event.
+// event is what is looked at of an event; what is passed on is the daemon's own text of it.
 type event struct {
 	Type  string
 	Actor struct {
@@ -62,7 +64,8 @@ func (s *eventStream) Read(b []byte) (int, error) {
 func (s *eventStream) Close() error { return s.from.Close() }
 
 // ownEvent says whether an event is about something that the build made. Events of containers and images carry their
-// labels; those of volumes, networks, services, secrets and configs only a name or an id, which the ledger knows.
+// labels; those of volumes, networks, services, secrets and configs only a name or an id, which the ledger knows. An event
+// that comes before the ledger has its line, as that of a secret may, is lost to the client.
 func (p *Proxy) ownEvent(e event) bool {
 	if p.labelled(e.Actor.Attributes) || e.Type == string(image) && e.Actor.Attributes[LabelImage] == p.Build {
 		return true

@@ -19,18 +19,21 @@ import (
 	"sync/atomic"
 )
 
-// namesLimit bounds the files of an image archive that hold names.
+// namesLimit bounds, in bytes, the files of an image archive that hold names, as they are read into memory. The manifest
+// of an image has a few kilobytes. Configurations of images are smaller than that, too.
 const namesLimit = 4 << 20
 
 // inspector looks at an archive on its way to the daemon. entry sees each header with its content before it is sent
-// on; end is called before the daemon learns that the archive is complete, so that its error undoes all of it.
+// on; end is called before the daemon learns that the archive is complete, so that its error undoes all of it. Both are
+// called by one goroutine.
 type inspector interface {
 	entry(*tar.Header, io.Reader) (io.Reader, error)
 	end() error
 }
 
 // guarded forwards an archive through an inspector. The archive is taken apart and put together again: what the
-// daemon unpacks is then exactly what was looked at.
+// daemon unpacks is then exactly what was looked at: two readers of tar can differ about an odd archive, and the second
+// could find a device that the first did not.
 func (c *call) guarded(i inspector) error {
 	from, err := unpacked(c.r.Body)
 	if err != nil {
@@ -55,7 +58,7 @@ func (c *call) guarded(i inspector) error {
 }
 
 // archive is the body of a guarded call: sent by WriteTo, it goes into the connection in large pieces and without a
-// pipe between two goroutines.
+// pipe between two goroutines. The transport's writer calls WriteTo; end is the call's way to be sure that it has stopped.
 type archive struct {
 	from      io.Reader
 	inspector inspector
@@ -88,7 +91,7 @@ func (a *archive) end() error {
 	return a.err
 }
 
-// counted counts what it writes, until it has ended.
+// counted counts what it writes, until it has ended; io.WriterTo wants the number.
 type counted struct {
 	w     io.Writer
 	ended *atomic.Bool
@@ -106,7 +109,7 @@ func (c *counted) Write(b []byte) (int, error) {
 }
 
 // backend sends calls to the daemon. The reverse proxy hides what a body can beyond being read; an archive is given
-// back its WriteTo here.
+// back its WriteTo here, which the transport's io.Copy then finds.
 type backend struct{ *http.Transport }
 
 // RoundTrip implements http.RoundTripper.
@@ -118,17 +121,18 @@ func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.Transport.RoundTrip(r)
 }
 
-// archiveKey leads to a call's archive.
+// archiveKey leads to a call's archive, in the context as a hook does.
 type archiveKey struct{}
 
-// refused says whether an error is an answer of the proxy's own.
+// refused says whether an error is an answer of the proxy's own, and no failure of a connection.
 func refused(err error) bool {
 	var r *Refusal
 	var i *invalid
 	return errors.As(err, &r) || errors.As(err, &i)
 }
 
-// unpacked opens the compressions that the daemon knows too.
+// unpacked opens the compressions that the daemon knows too (moby, pkg/archive, DetectCompression). The archive goes on
+// uncompressed: to compress it again would cost more than the socket to the daemon does.
 func unpacked(body io.Reader) (io.Reader, error) {
 	r := bufio.NewReaderSize(body, copyBuffer)
 	magic, err := r.Peek(6)
@@ -147,7 +151,9 @@ func unpacked(body io.Reader) (io.Reader, error) {
 	return r, nil
 }
 
-// repack writes an archive again, entry by entry.
+// repack writes an archive again, entry by entry. On an error it leaves the archive without its end, two empty blocks,
+// and the transport breaks the call off: the daemon then takes nothing of a load. Of a copy it has unpacked what came
+// before.
 func repack(from io.Reader, to io.Writer, i inspector) error {
 	out := bufio.NewWriterSize(to, copyBuffer) // small files go together; large ones pass it by
 	r, w := tar.NewReader(from), tar.NewWriter(out)
@@ -167,6 +173,7 @@ func repack(from io.Reader, to io.Writer, i inspector) error {
 		if h.Typeflag == tar.TypeGNUSparse {
 			h.Typeflag = tar.TypeReg // the reader has filled the holes
 		}
+		// Left in, they would say of the filled content that it has holes.
 		for record := range h.PAXRecords {
 			if strings.HasPrefix(record, "GNU.sparse.") {
 				delete(h.PAXRecords, record)
@@ -195,7 +202,8 @@ func repack(from io.Reader, to io.Writer, i inspector) error {
 // writerOnly hides ReadFrom, which would not use the large buffer.
 type writerOnly struct{ io.Writer }
 
-// noDevices refuses device nodes: one that lands in the workspace would open the host's disk to the steps.
+// noDevices refuses device nodes: one that lands in the workspace would open the host's disk to the steps. It has no
+// state, and entries before a refused one are copied.
 type noDevices struct{}
 
 func (noDevices) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
@@ -207,7 +215,9 @@ func (noDevices) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
 
 func (noDevices) end() error { return nil }
 
-// imageNames collects the names that an image archive gives to images, and which image each name is to stand for.
+// imageNames collects the names that an image archive gives to images, and which image each name is to stand for. An
+// image's id is the SHA-256 of its configuration, a file of the archive, so both can be known before the daemon loads it:
+// to load a saved image again under the name that it has anyway is no theft.
 type imageNames struct {
 	c     *call
 	sums  map[string]string // file: digest of its content
@@ -223,6 +233,7 @@ func (n *imageNames) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
 	if strings.Contains("/"+path.Dir(name)+"/", "/layer.tar/") { // a layer is a file; below a link it would be another one
 		return nil, &invalid{http.StatusBadRequest, "the image archive has a directory in place of a layer: " + name}
 	}
+	// `docker save` of older daemons writes a layer that two images share once, and links to it.
 	if h.Typeflag == tar.TypeSymlink || h.Typeflag == tar.TypeLink {
 		if path.Base(name) != "layer.tar" {
 			return nil, &invalid{http.StatusBadRequest, "the image archive has a link in place of " + name}
@@ -246,6 +257,7 @@ func (n *imageNames) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
 	return io.TeeReader(r, sum), nil
 }
 
+// finish takes down the digest of the entry before, which has been read to its end by now.
 func (n *imageNames) finish() {
 	if n.hash != nil {
 		n.hash()
@@ -261,6 +273,7 @@ func (n *imageNames) end() error {
 		return err
 	}
 	for name, digest := range names {
+		// Another build may take the name between this look and the load: the last to give a name wins.
 		f, err := n.c.p.look(n.c.ctx(), image, tagged(name))
 		if err == nil && digest != "" && f.id == "sha256:"+digest {
 			continue
@@ -272,7 +285,7 @@ func (n *imageNames) end() error {
 	return nil
 }
 
-// manifest reads what `docker save` writes.
+// manifest reads what `docker save` writes: an array of images, each with the file of its configuration and its names.
 func (n *imageNames) manifest(names map[string]string) error {
 	var images []struct {
 		Config   string
@@ -289,7 +302,8 @@ func (n *imageNames) manifest(names map[string]string) error {
 	return nil
 }
 
-// repositories reads the oldest form, which the daemon uses when there is no manifest.
+// repositories reads the oldest form, which the daemon uses when there is no manifest. It names layers, not images, so
+// whose name it is decides alone.
 func (n *imageNames) repositories(names map[string]string) error {
 	repositories := map[string]map[string]string{}
 	if err := n.decode("repositories", &repositories); err != nil {
@@ -305,7 +319,8 @@ func (n *imageNames) repositories(names map[string]string) error {
 	return nil
 }
 
-// index reads the OCI form, which daemons with containerd's store use.
+// index reads the OCI form, which daemons with containerd's store use. There an image's id is another digest, so whose
+// name it is decides alone, unless the manifest says more.
 func (n *imageNames) index(names map[string]string) error {
 	var index struct {
 		Manifests []struct{ Annotations map[string]string }

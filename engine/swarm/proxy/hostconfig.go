@@ -6,7 +6,9 @@ import (
 	"strings"
 )
 
-// freeHostFields are the fields of a container's host configuration that reach no further than the container.
+// freeHostFields are the fields of a container's host configuration that reach no further than the container. Some of
+// them take what all share (memory, ports), which no policy here limits; see the limits in docs/swarm.md. A new daemon's
+// field belongs here only when it is known to open nothing of the host.
 const freeHostFields = `ContainerIDFile PortBindings RestartPolicy AutoRemove ConsoleSize CapDrop Dns DnsOptions
 	DnsSearch ExtraHosts GroupAdd PublishAllPorts ReadonlyRootfs StorageOpt Tmpfs ShmSize Sysctls Isolation CpuShares
 	Memory NanoCpus NanoCPUs BlkioWeight BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps
@@ -14,17 +16,20 @@ const freeHostFields = `ContainerIDFile PortBindings RestartPolicy AutoRemove Co
 	KernelMemoryTCP MemoryReservation MemorySwap MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent
 	IOMaximumIOps IOMaximumBandwidth Init Umask`
 
-// judgedHostFields are those that are looked at one by one.
+// judgedHostFields are those that are looked at one by one. Annotations are among them without a case of their own: they
+// steer runtimes, so only empty ones pass.
 const judgedHostFields = `Binds LogConfig NetworkMode VolumeDriver VolumesFrom CapAdd CgroupnsMode IpcMode Cgroup Links
 	OomScoreAdj PidMode Privileged SecurityOpt UTSMode UsernsMode Runtime CgroupParent Devices DeviceCgroupRules
 	DeviceRequests Mounts MaskedPaths ReadonlyPaths Annotations`
 
-// defaultCaps are what every container has anyway.
+// defaultCaps are what every container has anyway (moby, oci/caps/defaults.go), so that to name them adds nothing. MKNOD
+// is missing on purpose: containers that see the build's files lose it.
 const defaultCaps = `CHOWN DAC_OVERRIDE FSETID FOWNER NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT
 	KILL AUDIT_WRITE`
 
 // judgeHost refuses a host configuration that reaches beyond the build. A field that is not known here, and is not
-// empty, is refused: newer daemons learn new ways out.
+// empty, is refused: newer daemons learn new ways out. Mounts are not judged here but by mountsOfContainer, which also
+// rewrites them.
 func (c *call) judgeHost(host object) error {
 	if err := host.canon(freeHostFields + " " + judgedHostFields); err != nil || !c.own() {
 		return err
@@ -41,12 +46,14 @@ func (c *call) judgeHost(host object) error {
 	return c.judgeShared(host)
 }
 
-// judgeHostField judges one field by itself.
+// judgeHostField judges one field by itself. A case of its own says what the field opens; the last lines take every other
+// field that is not free, known or not.
 func (c *call) judgeHostField(host object, name string, v any) error {
 	text, _ := v.(string)
 	switch name {
 	case "Binds", "Mounts", "VolumesFrom", "Links", "NetworkMode": // judged where they are rewritten or looked up
 		return nil
+	// All devices and capabilities of the host.
 	case "Privileged":
 		return refuseUnless(zero(v), "privileged", "a build must not start privileged containers")
 	case "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode":
@@ -99,10 +106,12 @@ func (c *call) judgeNamespace(host object, name, mode string) error {
 		host[name] = "container:" + f.id
 		return err
 	}
+	// What is left (private, shareable, none, empty) is the container's own.
 	return refuseUnless(mode != "host", "host-namespaces", "a build must not share the host's namespaces ("+name+")")
 }
 
-// judgeCaps allows the capabilities that containers have by default and those of the allow-list.
+// judgeCaps allows the capabilities that containers have by default and those of the allow-list, with or without CAP_ and
+// in any case, as the daemon reads them. ALL is one that is in neither.
 func (c *call) judgeCaps(v any) error {
 	caps, err := object{"CapAdd": v}.texts("CapAdd")
 	for _, name := range caps {
@@ -117,7 +126,8 @@ func (c *call) judgeCaps(v any) error {
 	return err
 }
 
-// judgeSecurity allows only what makes a container more confined.
+// judgeSecurity allows only what makes a container more confined. Even a seccomp or AppArmor profile of the build's own
+// is refused: whether it allows less than the daemon's cannot be seen here.
 func judgeSecurity(v any) error {
 	options, err := object{"SecurityOpt": v}.texts("SecurityOpt")
 	for _, o := range options {
@@ -128,7 +138,8 @@ func judgeSecurity(v any) error {
 	return err
 }
 
-// judgeLogging allows the log drivers that stay with the daemon; the others connect to wherever they are told.
+// judgeLogging allows the log drivers that stay with the daemon; the others connect to wherever they are told, from the
+// host's network, or write where they are told. Containers have the field Type and services the field Name.
 func judgeLogging(v any) error {
 	o, err := object{"LogConfig": v}.object("LogConfig")
 	if err != nil {
@@ -150,8 +161,9 @@ func judgeLogging(v any) error {
 }
 
 // judgeShared checks what a container takes over from others: volumes, links, networks. As with namespaces, the
-// daemon gets ids.
+// daemon gets ids. Each is a way into the other container's files, environment or ports, so that has to be the build's.
 func (c *call) judgeShared(host object) error {
+	// container[:ro] in VolumesFrom, container[:alias] in Links.
 	for _, field := range []string{"VolumesFrom", "Links"} {
 		refs, err := host.texts(field)
 		if err != nil {
@@ -180,6 +192,7 @@ func (c *call) judgeShared(host object) error {
 	if err != nil {
 		return err
 	}
+	// The one place in which a network's name stands for a container.
 	if strings.HasPrefix(mode, "container:") {
 		return c.judgeNamespace(host, "NetworkMode", mode)
 	}

@@ -10,7 +10,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// list narrows a list to the build's own objects by one more label filter.
+// list narrows a list to the build's own objects by one more label filter. The daemon then does the work, and an answer
+// is not held in memory.
 func list(c *call) error {
 	if c.own() {
 		if err := c.addLabelFilter(LabelBuild); err != nil {
@@ -24,7 +25,7 @@ func list(c *call) error {
 // one build must not hit another.
 func prune(c *call) error { return pruneBy(c, LabelBuild) }
 
-// pruneImages is prune for images, which have a label of their own.
+// pruneImages is prune for images, which have a label of their own. Pulled ones have none and so are never pruned.
 func pruneImages(c *call) error { return pruneBy(c, LabelImage) }
 
 func pruneBy(c *call, label string) error {
@@ -46,7 +47,8 @@ func pruneBuild(c *call) error {
 	return json.NewEncoder(c.w).Encode(map[string]any{"CachesDeleted": []string{}, "SpaceReclaimed": 0})
 }
 
-// addLabelFilter adds the build's label to the call's filters. The daemon wants all label filters to match, so what
+// addLabelFilter adds the build's label to the call's filters (the parameter filters: a JSON object of terms, each with a
+// set of values). The daemon wants all label filters to match, so what
 // the client filters by can only narrow it further. The Swarm's lists are the exception: of two values of one label
 // they take either, so the client's own word on the build's label does not go through.
 func (c *call) addLabelFilter(label string) error {
@@ -82,7 +84,8 @@ func (c *call) addLabelFilter(label string) error {
 	return nil
 }
 
-// filterValues reads both forms of a filter term: {"a":true} and ["a"].
+// filterValues reads both forms of a filter term: {"a":true} and ["a"]. The second is what clients before API 1.22 send,
+// and daemons still take it.
 func filterValues(raw json.RawMessage) ([]string, error) {
 	var values []string
 	if json.Unmarshal(raw, &values) == nil {
@@ -100,7 +103,8 @@ func filterValues(raw json.RawMessage) ([]string, error) {
 	return values, nil
 }
 
-// raw is a JSON object of an answer: what is not asked for stays as it was.
+// raw is a JSON object of an answer: what is not asked for keeps its value to the byte. Keys are compared as the daemon
+// spells them, for it is not the daemon that would cheat.
 type raw map[string]json.RawMessage
 
 // str reads a string field.
@@ -119,7 +123,7 @@ func (r raw) labels() map[string]string {
 	return m
 }
 
-// keep keeps the elements of an array in an answer that the function accepts.
+// keep keeps the elements of an array in an answer that the function accepts. One that is absent or null stays so.
 func (r raw) keep(name string, accept func(raw) bool) error {
 	var items []raw
 	if len(r[name]) == 0 {
@@ -133,7 +137,7 @@ func (r raw) keep(name string, accept func(raw) bool) error {
 	return err
 }
 
-// keepItems is keep for the Items of an object.
+// keepItems is keep for the Items of an object, the newer form of /system/df.
 func (r raw) keepItems(name string, accept func(raw) bool) error {
 	inner := raw{}
 	if len(r[name]) == 0 {
@@ -150,12 +154,12 @@ func (r raw) keepItems(name string, accept func(raw) bool) error {
 	return err
 }
 
-// ownVolume says whether a listed volume is the build's.
+// ownVolume says whether a listed volume is the build's: by its label, or as an anonymous one by the ledger.
 func (p *Proxy) ownVolume(v raw) bool {
 	return p.mine(volume, found{id: v.str("Name"), labels: v.labels()})
 }
 
-// edit forwards a call whose answer is narrowed to what the build may see.
+// edit forwards a call whose answer is narrowed to what the build may see. The answer is held in memory meanwhile.
 func edit[T any](c *call, narrow func(T) (T, error)) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -176,12 +180,14 @@ func edit[T any](c *call, narrow func(T) (T, error)) error {
 	})
 }
 
-// listVolumes keeps the build's volumes. A filter would lose the anonymous ones, which carry no label.
+// listVolumes keeps the build's volumes. A filter would lose the anonymous ones, which carry no label. The client's own
+// filters apply as ever.
 func listVolumes(c *call) error {
 	return edit(c, func(answer raw) (raw, error) { return answer, answer.keep("Volumes", c.p.ownVolume) })
 }
 
-// listNetworks keeps the build's networks, the allowed ones and those that every daemon has.
+// listNetworks keeps the build's networks, the allowed ones and those that every daemon has. A label filter would lose
+// the latter, and docker-compose wants to see a network that it is told to use. Who sits on a shared one is left out.
 func listNetworks(c *call) error {
 	return edit(c, func(items []raw) ([]raw, error) {
 		out := []raw{}

@@ -14,7 +14,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 )
 
-// mountsOfContainer rewrites both forms of a container's mounts. A container that sees the build's files loses the
+// mountsOfContainer rewrites both forms of a container's mounts: Binds, which `docker run -v` sends as strings, and
+// Mounts, the objects of `docker run --mount` and of services. A container that sees the build's files loses the
 // right to make device nodes: one made in the workspace would open the host's disk to the steps.
 func (c *call) mountsOfContainer(host object) error {
 	binds, err := host.texts("Binds")
@@ -46,7 +47,8 @@ func (c *call) mountsOfContainer(host object) error {
 	return nil
 }
 
-// dropMknod adds MKNOD to a list of dropped capabilities.
+// dropMknod adds MKNOD to a list of dropped capabilities. Pins are mounted without devices (nodev), but the same files lie
+// in the workspace, whose file system the steps see with them.
 func dropMknod(o object, field string) error {
 	if err := o.canon(field); err != nil {
 		return err
@@ -60,7 +62,8 @@ func dropMknod(o object, field string) error {
 	return err
 }
 
-// bind rewrites one `source:target[:options]`.
+// bind rewrites one `source:target[:options]`. A source that begins with a slash is a path of the host, any other is the
+// name of a volume. The daemon makes a directory that is missing; the pin does so in its place.
 func (c *call) bind(text string) (string, error) {
 	source, rest, ok := strings.Cut(text, ":")
 	if !ok {
@@ -70,6 +73,7 @@ func (c *call) bind(text string) (string, error) {
 		return text, c.p.claimVolume(c.ctx(), source)
 	}
 	if _, options, ok := strings.Cut(rest, ":"); ok && c.own() {
+		// shared and rshared: what a container mounts there would appear on the host.
 		for _, o := range strings.Split(options, ",") {
 			if strings.HasSuffix(o, "shared") {
 				return "", &Refusal{"host-mounts", "a build must not share mounts with the host", varPolicy}
@@ -81,7 +85,7 @@ func (c *call) bind(text string) (string, error) {
 }
 
 // mounts labels the volumes of a list of mounts and rewrites the sources of its binds; it says whether one of them
-// shows files of the host.
+// shows files of the host. Changes are made in place.
 func (c *call) mounts(mounts []object) (host bool, err error) {
 	for _, m := range mounts {
 		const fields = "Type Source Target ReadOnly Consistency VolumeOptions BindOptions TmpfsOptions"
@@ -105,6 +109,7 @@ func (c *call) mounts(mounts []object) (host bool, err error) {
 			err = c.bindMount(m, source)
 		case "", "volume":
 			err = c.volumeMount(m, source)
+		// In memory, and the container's own.
 		case "tmpfs":
 		default:
 			if c.own() {
@@ -118,7 +123,8 @@ func (c *call) mounts(mounts []object) (host bool, err error) {
 	return host, nil
 }
 
-// bindMount rewrites a mount of a host path.
+// bindMount rewrites a mount of a host path. Unlike with Binds a missing source is an error of the API's, unless the
+// client asks for it to be made (CreateMountpoint, API 1.43).
 func (c *call) bindMount(m object, source string) error {
 	options, err := m.object("BindOptions")
 	if err != nil {
@@ -135,7 +141,8 @@ func (c *call) bindMount(m object, source string) error {
 	return err
 }
 
-// volumeMount labels the volume that a mount makes, and refuses volumes of others.
+// volumeMount labels the volume that a mount makes, and refuses volumes of others. One that is not there yet is made when
+// the container or the task starts. By then another build may have made it (see the limits in docs/swarm.md).
 func (c *call) volumeMount(m object, source string) error {
 	options, err := m.make("VolumeOptions")
 	if err != nil {
@@ -166,10 +173,12 @@ func (c *call) volumeMount(m object, source string) error {
 	return nil
 }
 
-// source rewrites the host path of a bind. What the steps see as /tmp lies elsewhere for the daemon; Docker's own
+// source rewrites the host path of a bind; create says whether what is missing is made. The order matters: the socket and
+// pins come before any other rule. What the steps see as /tmp lies elsewhere for the daemon; Docker's own
 // socket becomes the build's; the workspace is pinned, so that a link put in its place later leads nowhere.
 func (c *call) source(from string, create bool) (string, error) {
 	p, clean := c.p, path.Clean(from)
+	// A container that is given "the" socket gets the build's, and so does what it starts.
 	if clean == p.Socket || clean == "/var/run/docker.sock" || clean == "/run/docker.sock" {
 		return p.Socket, nil
 	}
@@ -190,19 +199,22 @@ func (c *call) source(from string, create bool) (string, error) {
 			return clean, nil
 		}
 	}
+	// The build's root, in which they lie, also has its scripts and its home; those are not for containers.
 	if !within(clean, p.Workspace) && !within(clean, p.Tmp) {
 		return "", &Refusal{"host-mounts", fmt.Sprintf("a build must not mount %s, which is not in its workspace", from), varMounts}
 	}
 	return p.pins.pin(clean, create)
 }
 
-// within says whether a path is a directory or lies below it.
+// within says whether a path is a directory or lies below it, by the text alone: both must be clean, and links are the
+// pins' affair.
 func within(p, dir string) bool {
 	return dir != "" && (p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/"))
 }
 
 // judgeVolume allows the local driver, and of its options only a file system in memory: the others mount what the
-// build names, from the host or from the network.
+// build names, from the host or from the network. The driver's configuration has one spelling in a volume and another in a
+// mount, hence the names of the fields.
 func judgeVolume(o object, driverField, optionsField string) error {
 	driver, err := o.text(driverField)
 	if err != nil {
@@ -226,7 +238,8 @@ func judgeVolume(o object, driverField, optionsField string) error {
 	return nil
 }
 
-// tmpfsFlags are the mount options of a file system in memory.
+// tmpfsFlags are the mount options of a file system in memory, see tmpfs(5). The local driver gives `o` to mount(2) as it
+// is, so what does not match could be a flag such as bind.
 var tmpfsFlags = regexp.MustCompile(`^((size|mode|uid|gid|nr_inodes|nr_blocks)=[0-9a-zA-Z%]+|ro|rw|noexec|nosuid|nodev|noatime|,)*$`)
 
 // claimVolume makes sure that a volume named in a bind exists and is the build's: made that way it would have no
@@ -236,6 +249,7 @@ func (p *Proxy) claimVolume(ctx context.Context, name string) error {
 	if !absent(err) {
 		return err
 	}
+	// In the ledger first: its event comes as soon as it is made.
 	if err := p.Ledger.Add(ledger.Entry{Kind: string(volume), Name: name}); err != nil {
 		return err
 	}
@@ -246,7 +260,8 @@ func (p *Proxy) claimVolume(ctx context.Context, name string) error {
 	return err
 }
 
-// createVolume labels a volume.
+// createVolume labels a volume. Without a name the daemon makes one up; such a volume has the label, too, and is told from
+// anonymous ones of containers by it.
 func createVolume(c *call) error {
 	if c.p.Policy == Keep {
 		return c.forward(c.record(volume, ""))
@@ -269,7 +284,8 @@ func createVolume(c *call) error {
 	return c.send(body, c.record(volume, ""))
 }
 
-// judgeNewVolume refuses the name of somebody else's volume, for which the daemon would answer as if it were made.
+// judgeNewVolume refuses the name of somebody else's volume, for which the daemon would answer as if it were made: to
+// create a volume that is there is no error in Docker's API, and gives whoever asks its name to mount.
 func (c *call) judgeNewVolume(body object) error {
 	if !zero(body["ClusterVolumeSpec"]) {
 		return &Refusal{"volume-driver", "a build must not make cluster volumes", varPolicy}
@@ -287,7 +303,7 @@ func (c *call) judgeNewVolume(body object) error {
 	return nil
 }
 
-// missing is what the daemon says of a source that is not there.
+// missing is what the daemon says of a source that is not there, so that a client shows what it would without the runner.
 func missing(source string) error {
 	return &invalid{http.StatusBadRequest,
 		`invalid mount config for type "bind": bind source path does not exist: ` + source}

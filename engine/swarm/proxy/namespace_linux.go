@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is the mount namespace of the daemon behind a connection, or empty when it is the runner's own.
+// Namespace is the mount namespace of the daemon behind a connection, as a path below /proc, or empty when it is the
+// runner's own. The kernel names the process that called listen(2) on the socket (SO_PEERCRED in unix(7)): dockerd, or
+// with docker.socket systemd, whose namespace is dockerd's too unless docker.service says otherwise.
 func Namespace(conn net.Conn) (string, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -39,7 +41,7 @@ func Namespace(conn net.Conn) (string, error) {
 }
 
 // inside calls a function in the mount namespace of the daemon, where that is not the runner's own: a mount that the
-// runner makes for itself alone is not there for containers.
+// runner makes for itself alone is not there for containers. The call runs on a thread of its own and is waited for.
 func inside(namespace string, do func() error) error {
 	if namespace == "" {
 		return do()
@@ -56,7 +58,7 @@ func inside(namespace string, do func() error) error {
 	return <-done
 }
 
-// enter moves the calling thread into a mount namespace.
+// enter moves the calling thread into a mount namespace, for good. It takes CAP_SYS_ADMIN and CAP_SYS_CHROOT, see setns(2).
 func enter(namespace string) error {
 	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

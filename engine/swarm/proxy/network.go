@@ -15,27 +15,29 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// holdPoll is how often a held network removal looks whether its tasks are gone.
+// holdPoll is how often a held network removal looks whether its tasks are gone: two lists, of a millisecond or two.
 const holdPoll = 50 * time.Millisecond
 
-// networkOptions are the driver options that stay inside a network of the build's own. The others can name a bridge
+// networkOptions are the driver options that stay inside a network of the build's own; Docker's manual lists them with
+// the drivers bridge and overlay. The others can name a bridge
 // of the host or the network of somebody else.
 const networkOptions = `encrypted com.docker.network.driver.mtu com.docker.network.bridge.enable_icc
 	com.docker.network.bridge.enable_ip_masquerade com.docker.network.bridge.host_binding_ipv4`
 
-// predefined says whether every daemon has a network of this name.
+// predefined says whether every daemon has a network of this name; the last two come with the Swarm.
 func predefined(name string) bool {
 	return slices.Contains([]string{"bridge", "host", "none", "ingress", "docker_gwbridge"}, name)
 }
 
-// sharedNetwork says whether a build may see a network that it did not make.
+// sharedNetwork says whether a build may see a network that it did not make. To see is less than to use: the host's
+// network and ingress are seen by all and refused by useNetwork.
 func (p *Proxy) sharedNetwork(name string) bool {
 	return predefined(name) || slices.Contains(p.Networks, name)
 }
 
 // useNetwork refuses to attach to a network that is neither the build's own nor allowed. It returns what the daemon is
 // to be told: a network of the build's by its id, because the daemon looks a name up again when the container starts,
-// and by then it may be the name of somebody else's.
+// and by then it may be the name of somebody else's. Allowed networks go by their names, which are the admin's to give.
 func (p *Proxy) useNetwork(ctx context.Context, ref string) (string, error) {
 	if p.Policy != Own || slices.Contains([]string{"", "default", "bridge", "none"}, ref) {
 		return ref, nil
@@ -53,6 +55,7 @@ func (p *Proxy) useNetwork(ctx context.Context, ref string) (string, error) {
 		return "", err
 	case p.labelled(f.labels):
 		return f.id, nil
+	// The bridge by its id; by its name it was let through above.
 	case f.name == "bridge" || slices.Contains(p.Networks, f.name):
 		return ref, nil
 	case f.name == "host":
@@ -61,7 +64,7 @@ func (p *Proxy) useNetwork(ctx context.Context, ref string) (string, error) {
 	return "", &Refusal{"networks", "this build must not attach to the network " + f.name, varNetworks}
 }
 
-// createNetwork labels a network.
+// createNetwork labels a network. Under Keep it only records it.
 func createNetwork(c *call) error {
 	body, err := c.body()
 	if err != nil {
@@ -88,7 +91,8 @@ func createNetwork(c *call) error {
 	return c.send(body, c.record(network, name))
 }
 
-// judgeNetwork refuses networks that would reach the host's interfaces or stand in for another network.
+// judgeNetwork refuses networks that would reach the host's interfaces or stand in for another network. The drivers host,
+// macvlan and ipvlan put containers on the host's own links, so bridge and overlay are all that is left.
 func (p *Proxy) judgeNetwork(name string, body object) error {
 	driver, err := body.text("Driver")
 	if err != nil {
@@ -127,7 +131,7 @@ func (p *Proxy) judgeNetwork(name string, body object) error {
 			"a build must not make the ingress network or share a network's configuration"))
 }
 
-// private are the addresses that a build may give to a bridge.
+// private are the addresses that a build may give to a bridge: those of RFC 1918 and RFC 4193.
 var private = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
 	netip.MustParsePrefix("fc00::/7"),
@@ -148,6 +152,7 @@ func judgeSubnets(ipam object) error {
 		if err != nil {
 			return err
 		}
+		// The daemon then takes one from its own pools, which it keeps clear of the host's routes.
 		if text == "" {
 			continue
 		}
@@ -168,7 +173,9 @@ func judgeSubnets(ipam object) error {
 	return nil
 }
 
-// hostHas says whether the host has an address in, or a network around, a subnet.
+// hostHas says whether the host has an address in, or a network around, a subnet. It looks in the runner's network
+// namespace, which is the daemon's unless one of the two is in a container or on another host. The daemon itself refuses
+// only what overlaps with its own networks.
 func hostHas(subnet netip.Prefix) (bool, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -180,7 +187,8 @@ func hostHas(subnet netip.Prefix) (bool, error) {
 	}), nil
 }
 
-// inspectNetwork shows a network; of a shared one only the build's own containers.
+// inspectNetwork shows a network; of a shared one only the build's own containers. What it shows of others would be their
+// names and addresses.
 func inspectNetwork(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -203,7 +211,8 @@ func inspectNetwork(c *call) error {
 	})
 }
 
-// ownEndpoints leaves only the build's containers in a network's answer.
+// ownEndpoints leaves only the build's containers in a network's answer. The answer has their ids and names but no labels,
+// so the containers are listed.
 func (p *Proxy) ownEndpoints(ctx context.Context, answer raw) error {
 	all := map[string]json.RawMessage{}
 	if len(answer["Containers"]) > 0 {
@@ -225,10 +234,11 @@ func (p *Proxy) ownEndpoints(ctx context.Context, answer raw) error {
 	return err
 }
 
-// filter matches the build's own objects.
+// filter matches the build's own objects, but for images and for what only the ledger knows.
 func (p *Proxy) filter() client.Filters { return client.Filters{}.Add("label", LabelBuild+"="+p.Build) }
 
-// connectNetwork attaches and detaches a container.
+// connectNetwork attaches and detaches a container: the bodies of the two calls differ in a field each, and what one does
+// not have it ignores.
 func connectNetwork(c *call) error {
 	if !c.own() {
 		return c.forward(nil)
@@ -260,7 +270,8 @@ func connectNetwork(c *call) error {
 }
 
 // removeNetwork waits until no task of a removed service sits on the network. A daemon that loses a network under a
-// task never gives the task's addresses on its other networks back.
+// task never gives the task's addresses on its other networks back. `docker stack rm` removes services and networks in one
+// go, so this is what keeps it, and abra, from using up the addresses of a shared network. It holds under every policy.
 func removeNetwork(c *call) error {
 	f, err := c.p.need(c.ctx(), network, c.args[0])
 	if err != nil {
@@ -273,7 +284,8 @@ func removeNetwork(c *call) error {
 	return c.forward(nil)
 }
 
-// pruneNetworks waits for the tasks on all of the build's networks.
+// pruneNetworks waits for the tasks on all of the build's networks, one after another; the daemon removes them in one go,
+// so none may go before. `docker system prune` makes this call, too.
 func pruneNetworks(c *call) error {
 	if c.p.Policy != Keep {
 		own, err := c.p.Docker.NetworkList(c.ctx(), client.NetworkListOptions{Filters: c.p.filter()})
@@ -289,7 +301,8 @@ func pruneNetworks(c *call) error {
 	return prune(c)
 }
 
-// hold waits for the tasks of removed services on a network. When the time is over the daemon decides.
+// hold waits for the tasks of removed services on a network. When the time is over the daemon decides: to lose addresses
+// is better than a pipeline that hangs.
 func (p *Proxy) hold(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.HoldTimeout)
 	defer cancel()
@@ -309,7 +322,8 @@ func (p *Proxy) hold(ctx context.Context, id string) error {
 }
 
 // TasksOn counts the tasks on a network whose service is removed. Tasks of a service that lives are not waited for:
-// the daemon refuses to remove their network.
+// the daemon refuses to remove their network. It asks for all services and tasks, because the tasks of a foreign service
+// on the network count as well. engine/swarm's teardown uses it, too.
 func TasksOn(ctx context.Context, docker *client.Client, id string) (int, error) {
 	services, err := docker.ServiceList(ctx, client.ServiceListOptions{})
 	if unavailable(err) {
@@ -347,5 +361,6 @@ func TasksOn(ctx context.Context, docker *client.Client, id string) (int, error)
 			count += on[n.ID]
 		}
 	}
+	// A task without a node waits to be placed.
 	return count + on[""], nil
 }

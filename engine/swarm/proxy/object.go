@@ -7,11 +7,13 @@ import (
 	"strings"
 )
 
-// object is a JSON object of a call, kept generic: typed structs would drop the fields of older and newer APIs.
+// object is a JSON object of a call, kept generic: typed structs would drop the fields of older and newer APIs. Its
+// methods answer 400 where a field has another type than the daemon expects. A nil object reads as an empty one.
 type object map[string]any
 
 // canon gives fields their proper spelling. The daemon decodes field names without regard to case, so a field that
-// is there twice in different spellings would be read in a way that was not judged.
+// is there twice in different spellings would be read in a way that was not judged. (encoding/json folds case as
+// strings.EqualFold does, the long s and the Kelvin sign included; of two spellings the last one in the text wins.)
 func (o object) canon(names string) error {
 	known := strings.Fields(names)
 	for key, v := range o {
@@ -30,7 +32,7 @@ func (o object) canon(names string) error {
 }
 
 // only gives the known fields their proper spelling and, under the policy own, refuses those that are not known and
-// not empty: newer daemons learn new ways out.
+// not empty: newer daemons learn new ways out. Clients send many fields with their zero value, so empty ones may stay.
 func (c *call) only(o object, known string) error {
 	if err := o.canon(known); err != nil || !c.own() {
 		return err
@@ -44,7 +46,8 @@ func (c *call) only(o object, known string) error {
 	return nil
 }
 
-// unknownOption refuses a field or a parameter of a call.
+// unknownOption refuses a field or a parameter of a call. Where a new daemon's harmless option meets it, it belongs on the
+// list of known ones.
 func unknownOption(name string) error {
 	return &Refusal{"unknown-option", "the runner does not know the option " + name, varPolicy}
 }
@@ -60,7 +63,8 @@ func (o object) object(name string) (object, error) {
 	return nil, &invalid{http.StatusBadRequest, "the call's body has no object in the field " + name}
 }
 
-// make returns the object below a field and creates it if there is none.
+// make returns the object below a field and creates it if there is none, also in place of null. What is put into it
+// becomes a part of o.
 func (o object) make(name string) (object, error) {
 	v, err := o.object(name)
 	if v == nil && err == nil {
@@ -120,7 +124,8 @@ func (o object) text(name string) (string, error) {
 	return "", &invalid{http.StatusBadRequest, "the call's body has no string in the field " + name}
 }
 
-// label puts labels on the object's label map and drops the reserved ones that the build set itself.
+// label puts labels on the object's label map and drops the reserved ones that the build set itself. Without labels it
+// only drops.
 func (o object) label(labels map[string]string) error {
 	if err := o.canon("Labels"); err != nil {
 		return err
@@ -129,6 +134,7 @@ func (o object) label(labels map[string]string) error {
 	if err != nil {
 		return err
 	}
+	// Also such as this socket put there: the client may have read them off another object.
 	for k := range m {
 		if strings.HasPrefix(k, LabelPrefix) {
 			delete(m, k)
@@ -140,7 +146,8 @@ func (o object) label(labels map[string]string) error {
 	return nil
 }
 
-// zero says whether a value is what its absence means to the daemon.
+// zero says whether a value is what its absence means to the daemon. That does not hold for lists which the daemon fills
+// when they are null, such as MaskedPaths: those are judged by themselves. A number like 0.0 or -0 counts as set.
 func zero(v any) bool {
 	switch v := v.(type) {
 	case nil:

@@ -11,7 +11,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// kind is the field's word for what the API calls by a path.
+// kind is the field's word for what the API calls by a path: /containers, /volumes and so on.
 type kind string
 
 // The kinds, as the ledger and leftover.Item spell them.
@@ -30,14 +30,15 @@ const (
 )
 
 // found is an object that a reference led to. A reference can be a name that means something else a moment later;
-// the id cannot.
+// the id cannot. Volumes have no ids: theirs is the name.
 type found struct {
 	id, name string
-	labels   map[string]string
-	pulled   bool // an image that is in a registry too
+	labels   map[string]string // of a task: those of its containers
+	pulled   bool              // an image that is in a registry too
 }
 
-// look finds an object. The error is errdefs' NotFound when there is none.
+// look finds an object, by one call of the socket's own. The error is errdefs' NotFound when there is none. A ref is a
+// name, an id or the beginning of an id, as with the docker command; which of them it was, the daemon decides.
 func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
 	if err := plain(k, ref); err != nil {
 		return found{}, err
@@ -45,6 +46,7 @@ func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
 	switch k {
 	case container:
 		r, err := p.Docker.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
+		// Without a configuration there are no labels: then it is nobody's, and so refused.
 		if err != nil || r.Container.Config == nil {
 			return found{}, err
 		}
@@ -60,6 +62,7 @@ func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
 		return found{id: r.Service.ID, name: r.Service.Spec.Name, labels: r.Service.Spec.Labels}, err
 	case task:
 		r, err := p.Docker.TaskInspect(ctx, ref, client.TaskInspectOptions{})
+		// A task that is no container, but a plugin or an attachment, is nobody's either.
 		if err != nil || r.Task.Spec.ContainerSpec == nil {
 			return found{}, err
 		}
@@ -80,7 +83,8 @@ func (p *Proxy) look(ctx context.Context, k kind, ref string) (found, error) {
 	return found{}, fmt.Errorf("look for a %s: unknown kind", k)
 }
 
-// plain refuses references that would lead the runner's own look at an object to another path of the API.
+// plain refuses references that would lead the runner's own look at an object to another path of the API: the client
+// library puts a reference into the path as it is, and "../volumes/x" is not what was asked for.
 func plain(k kind, ref string) error {
 	rest := strings.TrimPrefix(ref, "/") // containers may be called so
 	if path.Clean("/"+rest) == "/"+rest && (k == image || !strings.Contains(rest, "/")) {
@@ -90,7 +94,8 @@ func plain(k kind, ref string) error {
 }
 
 // mine says whether the build made an object. Only what cannot carry a label is looked up in the ledger: another name
-// that the build once used may be somebody else's by now.
+// that the build once used may be somebody else's by now. A label is proof because no client can write it: the socket
+// sets it, and takes reserved ones out of every object that a build sends.
 func (p *Proxy) mine(k kind, f found) bool {
 	if k == image {
 		return f.labels[LabelImage] == p.Build
@@ -104,8 +109,8 @@ func (p *Proxy) mine(k kind, f found) bool {
 // labelled says whether labels name this build.
 func (p *Proxy) labelled(labels map[string]string) bool { return labels[LabelBuild] == p.Build }
 
-// need finds an object and refuses what the build did not make. A container's id means the same for ever, and so do
-// its labels: one that was found to be the build's is not looked at again.
+// need finds an object and refuses what the build did not make. Under the other policies it only finds it. A container's
+// id means the same for ever, and so do its labels: one that was found to be the build's is not looked at again.
 func (p *Proxy) need(ctx context.Context, k kind, ref string) (found, error) {
 	if f, ok := p.known.Load(knownID{k, ref}); ok {
 		return f.(found), nil
@@ -120,7 +125,7 @@ func (p *Proxy) need(ctx context.Context, k kind, ref string) (found, error) {
 	return f, err
 }
 
-// judgeOwner refuses an object that the build did not make.
+// judgeOwner refuses an object that the build did not make, under the policy Own.
 func (p *Proxy) judgeOwner(k kind, ref string, f found) error {
 	if p.Policy == Own && !p.mine(k, f) {
 		return &Refusal{"own-objects", fmt.Sprintf("this build did not make the %s %s", k, ref), varPolicy}
@@ -128,13 +133,14 @@ func (p *Proxy) judgeOwner(k kind, ref string, f found) error {
 	return nil
 }
 
-// knownID is an id that is known to lead to an object of the build's.
+// knownID is an id that is known to lead to an object of the build's. It is always a full id: a name is looked up anew.
 type knownID struct {
 	kind kind
 	id   string
 }
 
-// inspected forwards the inspection of an object. Whose it is stands in the answer, so nobody else has to be asked.
+// inspected forwards the inspection of an object. Whose it is stands in the answer, so nobody else has to be asked. That
+// there is such an object shows in the refusal, 403 in place of 404; names are no secrets here.
 func inspected(k kind) func(*call) error {
 	return func(c *call) error {
 		if !c.own() {
@@ -144,6 +150,7 @@ func inspected(k kind) func(*call) error {
 			if resp.StatusCode != http.StatusOK {
 				return nil
 			}
+			// Each kind has its labels elsewhere, and one structure takes them all.
 			type labels map[string]string
 			var answer struct {
 				ID, Name string
@@ -171,7 +178,7 @@ func inspected(k kind) func(*call) error {
 	}
 }
 
-// owned forwards a call on one object that the build made, by the object's id.
+// owned forwards a call on one object that the build made, by the object's id, and without a body.
 func owned(k kind) func(*call) error {
 	return func(c *call) error {
 		if !c.own() {
@@ -186,14 +193,16 @@ func owned(k kind) func(*call) error {
 	}
 }
 
-// retarget puts another reference into the second element of the path.
+// retarget puts another reference into the second element of the path: /containers/REF/stop.
 func (c *call) retarget(id string) {
+	// The first part is empty, for the path begins with a slash; the last takes all that follows.
 	parts := strings.SplitN(c.path, "/", 4)
 	parts[2] = id
 	c.path = strings.Join(parts, "/")
 }
 
-// needExec refuses commands that do not run in one of the build's containers.
+// needExec refuses commands that do not run in one of the build's containers. A command has an id and no label: its
+// container says whose it is.
 func (c *call) needExec() error {
 	if !c.own() {
 		return nil
@@ -220,8 +229,8 @@ func ownedExec(c *call) error {
 	return c.forward(nil)
 }
 
-// absent says whether an error means that there is no such object.
+// absent says whether an error means that there is no such object, now: a moment later there may be one.
 func absent(err error) bool { return errdefs.IsNotFound(err) }
 
-// unavailable says whether an error means that the daemon is no manager of a Swarm.
+// unavailable says whether an error means that the daemon is no manager of a Swarm, or of one that is locked.
 func unavailable(err error) bool { return errdefs.IsUnavailable(err) }

@@ -18,15 +18,17 @@ import (
 // A build can replace a directory of its own by a link to / between the moment at which its path is judged and the
 // one at which the daemon mounts it. The daemon therefore never gets such a path: it gets that of a pin, which was
 // made from a file descriptor that was opened without leaving the build's directories.
+//
+// Pins live until Unpin, after the build: the daemon mounts them again whenever it starts a container anew.
 type pins struct {
-	dir       string
-	namespace string
-	roots     []string
-	uid, gid  int
+	dir       string   // beside the socket, see PinDir
+	namespace string   // the daemon's, see Config
+	roots     []string // the build's directories
+	uid, gid  int      // whose the directories are that a bind makes
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows, and is held while a pin is made
 	made   map[inode]string
-	number int
+	number int // of the last pin; it is the pin's name
 }
 
 // inode is what a pin shows: the same path can be something else later.
@@ -46,7 +48,7 @@ func newPins(cfg Config) *pins {
 	return p
 }
 
-// holds says whether a path is a pin.
+// holds says whether a path is a pin of this build.
 func (p *pins) holds(path string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,7 +60,8 @@ func (p *pins) holds(path string) bool {
 	return false
 }
 
-// pin returns the path to give to the daemon for a path in the build's directories.
+// pin returns the path to give to the daemon for a path in the build's directories. It needs root, for mount(2), and
+// fails with a Refusal when the path leads elsewhere; with create it makes what is missing.
 func (p *pins) pin(path string, create bool) (target string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,7 +72,7 @@ func (p *pins) pin(path string, create bool) (target string, err error) {
 	return target, err
 }
 
-// make finds or makes a pin, as the daemon would see it.
+// make finds or makes a pin, as the daemon would see it: it runs in the daemon's mount namespace.
 func (p *pins) make(path string, create bool) (string, error) {
 	fd, err := p.open(path, create)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,7 +99,8 @@ func (p *pins) make(path string, create bool) (string, error) {
 	return target, nil
 }
 
-// mount makes the pin.
+// mount makes the pin: a file or a directory as the origin is, with the origin mounted on it. Without set-user-id and
+// devices, as a container, where the build is root, could make both in its files.
 func (p *pins) mount(fd int, target string, dir bool) error {
 	err := os.MkdirAll(p.dir, 0o700) // only the daemon comes this way: another build must not get to this one's files
 	if err == nil && dir {
@@ -107,19 +111,23 @@ func (p *pins) mount(fd int, target string, dir bool) error {
 	if err != nil {
 		return err
 	}
+	// The descriptor, not the path: it stays what was judged, whatever the build does to the path.
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
+	// A bind mount takes over its origin's flags; others take a second call (mount(2), MS_REMOUNT | MS_BIND).
 	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NOSUID | unix.MS_NODEV)
 	return unix.Mount("", target, "", flags, "")
 }
 
-// open opens a path without leaving the root that holds it. The kernel follows links, but none that lead out.
+// open opens a path without leaving the root that holds it. The kernel follows links, but none that lead out: see
+// RESOLVE_BENEATH in openat2(2), Linux 5.6. O_PATH opens without the side effects of opening, a FIFO or a device too.
 func (p *pins) open(path string, create bool) (int, error) {
 	for _, root := range p.roots {
 		if !within(path, root) {
 			continue
 		}
+		// NOFOLLOW: the roots are the runner's own directories, never links.
 		base, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return -1, err
@@ -130,8 +138,8 @@ func (p *pins) open(path string, create bool) (int, error) {
 	return -1, errors.New("not below a directory of the build")
 }
 
-// openBelow opens a relative path below a directory. It makes missing directories when asked to, for the build's
-// user, as the daemon would.
+// openBelow opens a relative path below a directory. It makes missing directories when asked to, as the daemon would, but
+// for the build's user: the daemon's would be root's, and a step could not write there.
 func (p *pins) openBelow(base int, rel string, create bool) (int, error) {
 	if rel == "" {
 		rel = "."
@@ -146,6 +154,7 @@ func (p *pins) openBelow(base int, rel string, create bool) (int, error) {
 		return -1, err
 	}
 	name := filepath.Base(rel)
+	// Another call of the build may make it at the same time: then it is there, which is as good.
 	err = unix.Mkdirat(parent, name, 0o755)
 	if err == nil && os.Geteuid() == 0 {
 		err = unix.Fchownat(parent, name, p.uid, p.gid, unix.AT_SYMLINK_NOFOLLOW)
@@ -156,7 +165,8 @@ func (p *pins) openBelow(base int, rel string, create bool) (int, error) {
 	return unix.Openat2(base, rel, how)
 }
 
-// Unpin removes the pins of a socket's build, those of a runner that was killed too.
+// Unpin removes the pins of a socket's build, those of a runner that was killed too. No container of the build may be
+// left. It is safe to repeat; what lies behind the pins is not touched.
 func Unpin(socket, namespace string) error {
 	if _, err := os.Lstat(PinDir(socket)); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -164,7 +174,8 @@ func Unpin(socket, namespace string) error {
 	return inside(namespace, func() error { return unpin(PinDir(socket)) })
 }
 
-// unpin removes the pins in a directory, and the directory.
+// unpin removes the pins in a directory, and the directory. What cannot be unmounted stays, and so does the directory: the
+// next Builds finds it.
 func unpin(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

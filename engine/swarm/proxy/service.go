@@ -9,7 +9,8 @@ import (
 // stackLabel is what `docker stack deploy` and abra mark the objects of a stack with.
 const stackLabel = "com.docker.stack.namespace"
 
-// createService labels a service, its containers and its volumes.
+// createService labels a service, its containers and its volumes. The service's own label is for lists and for its tasks,
+// that of its ContainerSpec reaches the containers, on every node, and that of a mount the volume that a node makes for it.
 func createService(c *call) error {
 	body, err := c.body()
 	if err != nil {
@@ -26,7 +27,8 @@ func createService(c *call) error {
 }
 
 // updateService puts the labels back, which an update without them would drop. A service that the build did not make
-// is left as the client sends it: a new label would restart its tasks.
+// is left as the client sends it: a new label would restart its tasks. That is the case under Open only; under Own it is
+// refused. Labels that are the same as before restart nothing.
 func updateService(c *call) error {
 	f, err := c.p.need(c.ctx(), service, c.args[0])
 	if err != nil {
@@ -46,7 +48,8 @@ func updateService(c *call) error {
 	return c.send(body, nil)
 }
 
-// serviceSpec labels and judges the whole of a service.
+// serviceSpec labels and judges the whole of a service: a ServiceSpec of the API, from create and update alike. Under Open
+// it labels only, and under Keep not even that.
 func (c *call) serviceSpec(spec object) error {
 	err := c.only(spec, "Name Labels TaskTemplate Mode UpdateConfig RollbackConfig Networks EndpointSpec")
 	if err != nil || c.p.Policy == Keep {
@@ -84,7 +87,8 @@ func (c *call) serviceSpec(spec object) error {
 	return c.containerSpec(containers)
 }
 
-// noteStack remembers the names of the build's stacks: secrets made past this socket begin with them.
+// noteStack remembers the names of the build's stacks: secrets made past this socket begin with them. Before the service
+// is there: a runner that is killed in between has one name too many in its ledger, which does no harm.
 func (c *call) noteStack(spec object) error {
 	labels, err := spec.object("Labels")
 	if err != nil {
@@ -100,7 +104,7 @@ func (c *call) noteStack(spec object) error {
 	return c.p.Ledger.Add(ledger.Entry{Kind: "stack", Name: stack})
 }
 
-// serviceNetworks checks the networks of a service.
+// serviceNetworks checks the networks of a service. The Swarm attaches tasks to them later, by what is written here.
 func (c *call) serviceNetworks(o object) error {
 	networks, err := o.objects("Networks")
 	if err != nil {
@@ -125,7 +129,8 @@ func (c *call) serviceNetworks(o object) error {
 	return nil
 }
 
-// judgeTemplate refuses tasks that are not containers.
+// judgeTemplate refuses tasks that are not containers. Resources, placement and restarts are free: they reach nobody
+// else's objects.
 func (c *call) judgeTemplate(template object) error {
 	if !c.own() {
 		return nil
@@ -141,7 +146,8 @@ func (c *call) judgeTemplate(template object) error {
 	return judgeLogging(template["LogDriver"])
 }
 
-// containerFields are the fields of a service's containers that are known. The judged ones are looked at below.
+// containerFields are the fields of a service's containers that are known. The judged ones are looked at below. A
+// service has no counterpart of most of HostConfig (privileged, devices, the host's PIDs): the Swarm cannot do those.
 const containerFields = `Image Labels Command Args Hostname Env Dir User Groups Privileges Init StopSignal TTY OpenStdin
 	ReadOnly Mounts StopGracePeriod Healthcheck Hosts DNSConfig Secrets Configs Isolation Sysctls CapabilityAdd
 	CapabilityDrop Ulimits OomScoreAdj`
@@ -170,25 +176,28 @@ func (c *call) containerSpec(spec object) error {
 	if !host {
 		return nil
 	}
+	// CapabilityDrop came with API 1.41, Docker 20.10.
 	if c.olderThan(41) { // such a call would lose the field that is set now
 		return &Refusal{"devices", "a build's service that mounts files of the host needs Docker's API 1.41 or newer", varPolicy}
 	}
 	return dropMknod(spec, "CapabilityDrop")
 }
 
-// judgeContainerField judges one field of a service's containers.
+// judgeContainerField judges one field of a service's containers, under the policy Own.
 func (c *call) judgeContainerField(spec object, name string, v any) error {
 	switch name {
 	case "Privileges":
 		return judgePrivileges(v)
 	case "CapabilityAdd":
 		return c.judgeCaps(v)
+	// The same field as a container's (API 1.46).
 	case "OomScoreAdj":
 		return c.judgeHostField(spec, name, v)
 	case "Secrets":
 		return c.judgeFiles(spec, name, "SecretID", secret)
 	case "Configs":
 		return c.judgeFiles(spec, name, "ConfigID", config)
+	// Listed once more: a field that is added to containerFields is refused until somebody has put it here, too.
 	case "Image", "Labels", "Command", "Args", "Hostname", "Env", "Dir", "User", "Groups", "Init", "StopSignal", "TTY",
 		"OpenStdin", "ReadOnly", "Mounts", "StopGracePeriod", "Healthcheck", "Hosts", "DNSConfig", "Isolation", "Sysctls",
 		"CapabilityDrop", "Ulimits":
@@ -217,7 +226,7 @@ func judgePrivileges(v any) error {
 	return nil
 }
 
-// judgeFiles refuses secrets and configs of others.
+// judgeFiles refuses secrets and configs of others. The daemon goes by the id; the name beside it is only shown.
 func (c *call) judgeFiles(spec object, field, idField string, k kind) error {
 	refs, err := spec.objects(field)
 	if err != nil {
@@ -241,7 +250,8 @@ func (c *call) judgeFiles(spec object, field, idField string, k kind) error {
 	return nil
 }
 
-// removeService writes down on which nodes the service ran: after its removal nobody can tell.
+// removeService writes down on which nodes the service ran: after its removal nobody can tell. The nodes may still have
+// its volumes, so the teardown has to look there, or to name those that it cannot reach.
 func removeService(c *call) error {
 	f, err := c.p.need(c.ctx(), service, c.args[0])
 	if err != nil {
@@ -253,6 +263,7 @@ func removeService(c *call) error {
 			return err
 		}
 		for _, t := range tasks.Items {
+			// Not placed yet.
 			if t.NodeID == "" {
 				continue
 			}
@@ -271,7 +282,8 @@ func createConfig(c *call) error { return createData(c, config) }
 func updateSecret(c *call) error { return updateData(c, secret) }
 func updateConfig(c *call) error { return updateData(c, config) }
 
-// createData makes a secret or a config.
+// createData makes a secret or a config. Templating is free: the Swarm fills templates in with what the service that uses
+// them has been given anyway.
 func createData(c *call, k kind) error {
 	body, err := c.body()
 	if err != nil {
@@ -295,7 +307,8 @@ func createData(c *call, k kind) error {
 	return c.send(body, c.record(k, name))
 }
 
-// updateData changes the labels of a secret or a config.
+// updateData changes the labels of a secret or a config. The API allows to change nothing else, so the other fields need
+// no judge.
 func updateData(c *call, k kind) error {
 	f, err := c.p.need(c.ctx(), k, c.args[0])
 	if err != nil {

@@ -29,16 +29,18 @@ type Daemon struct {
 	// Client speaks to the daemon directly, past every per-build socket.
 	Client *client.Client
 
-	dir  string
-	lock *os.File
+	dir  string   // all that the daemon writes, its log too
+	lock *os.File // held while the daemon runs; nil for the daemons of a Cluster
 	args []string // the command
 	more []string // arguments until the next restart
 	proc *exec.Cmd
-	done chan error
+	done chan error // how the process ended; whoever takes it puts it back
 }
 
 // Start installs Docker from Debian's packages if there is none, starts a daemon, makes it a Swarm manager and
-// imports Image. One daemon runs at a time on a host: a second caller waits for the first one's Stop.
+// imports Image. One daemon runs at a time on a host: a second caller waits for the first one's Stop, in another process
+// too, because daemons share the host's bridge, its firewall rules and the Swarm's ports. ctx bounds the start alone.
+// The caller stops the daemon.
 func Start(ctx context.Context) (*Daemon, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can start one")
@@ -49,6 +51,7 @@ func Start(ctx context.Context) (*Daemon, error) {
 	if err := Install(ctx, "busybox", "busybox-static"); err != nil {
 		return nil, err
 	}
+	// Waiting for another package's tests is not a part of startTimeout.
 	lock, err := acquire(ctx, lockPath)
 	if err != nil {
 		return nil, err
@@ -59,6 +62,7 @@ func Start(ctx context.Context) (*Daemon, error) {
 	}
 	d := &Daemon{dir: dir, lock: lock, Socket: filepath.Join(dir, "docker.sock")}
 	d.Host = "unix://" + d.Socket
+	// The config file is empty: one of the host must not be read, whatever it says.
 	d.args = []string{
 		"dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, pidFile), "--config-file", filepath.Join(dir, "daemon.json"), "-H", d.Host,
@@ -69,7 +73,7 @@ func Start(ctx context.Context) (*Daemon, error) {
 	return d, nil
 }
 
-// begin makes a fresh data root into a Swarm manager that has Image.
+// begin makes a fresh data root into a Swarm manager that has Image. Where it fails the caller stops the daemon.
 func (d *Daemon) begin(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(d.dir, "daemon.json"), []byte("{}\n"), 0o600); err != nil {
 		return err
@@ -77,6 +81,7 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if err := d.launch(ctx); err != nil {
 		return err
 	}
+	// A Swarm of one node: nobody joins, so it listens on loopback, on any port that is free.
 	if _, err := d.Client.SwarmInit(ctx, client.SwarmInitOptions{
 		ListenAddr: "127.0.0.1:0", AdvertiseAddr: "127.0.0.1",
 	}); err != nil {
@@ -92,7 +97,8 @@ func (d *Daemon) begin(ctx context.Context) error {
 	return ImportImage(ctx, d.Client)
 }
 
-// launch starts the process and waits until it answers.
+// launch starts the process and waits until it answers. Its process group is its own, so that a Ctrl-C ends the tests, and
+// those end it in order.
 func (d *Daemon) launch(ctx context.Context) error {
 	out, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -132,7 +138,8 @@ func (d *Daemon) answers(ctx context.Context) error {
 	})
 }
 
-// until waits until the daemon does something without an error.
+// until waits until the daemon does something without an error, or has ended. The error has the end of the daemon's log:
+// nothing else would be left of it.
 func (d *Daemon) until(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -152,7 +159,7 @@ func (d *Daemon) until(ctx context.Context, try func(context.Context) error) err
 	}
 }
 
-// Log is the end of the daemon's log, for a test's failure message.
+// Log is the last 2,000 bytes of the daemon's log, for a test's failure message, or why it cannot be read.
 func (d *Daemon) Log() string {
 	b, err := os.ReadFile(filepath.Join(d.dir, "log"))
 	if err != nil {
@@ -161,8 +168,8 @@ func (d *Daemon) Log() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// Restart ends the daemon and starts it again on the same data, with these arguments beside its own. It returns when
-// the Swarm has a leader again.
+// Restart ends the daemon and starts it again on the same data, with these arguments beside its own, until the next
+// Restart. It returns when the Swarm has a leader again: the API answers before, and lists nothing of the Swarm.
 func (d *Daemon) Restart(ctx context.Context, args ...string) error {
 	if err := d.end(syscall.SIGTERM); err != nil {
 		return err
@@ -177,7 +184,7 @@ func (d *Daemon) Restart(ctx context.Context, args ...string) error {
 	})
 }
 
-// end signals the process and waits for it; after a minute it kills it.
+// end signals the process and waits for it; after a minute it kills it. A daemon that has ended already is no error.
 func (d *Daemon) end(sig syscall.Signal) error {
 	if d.proc == nil || d.proc.Process == nil {
 		return nil
@@ -194,7 +201,8 @@ func (d *Daemon) end(sig syscall.Signal) error {
 	}
 }
 
-// Stop ends the daemon, unmounts what it left below its directory, removes that and lets the next caller start.
+// Stop ends the daemon, unmounts what it left below its directory, removes that and lets the next caller start. The lock
+// goes last: whoever gets it may take the daemon for ended and its directory for gone.
 func (d *Daemon) Stop() error {
 	err := d.end(syscall.SIGTERM)
 	if d.Client != nil {
@@ -207,7 +215,7 @@ func (d *Daemon) Stop() error {
 	return err
 }
 
-// Install makes sure that a program is there, from Debian's package if need be.
+// Install makes sure that a program is there, from Debian's package if need be. The package's own service stays off.
 func Install(ctx context.Context, program, pkg string) error {
 	if _, err := exec.LookPath(program); err == nil {
 		return nil

@@ -21,12 +21,17 @@ import (
 const (
 	// lockPath does not depend on the environment: daemons of tests share the host's bridge and ports, whatever
 	// directory for temporary files they have.
-	lockPath  = "/run/lock/cc-ci-swarmtest.lock"
+	lockPath = "/run/lock/cc-ci-swarmtest.lock"
+
+	// dirPrefix begins the names of daemons' directories, by which those of killed runs are found.
 	dirPrefix = "cc-ci-swarmtest-"
-	pidFile   = "docker.pid"
+
+	// pidFile lies in a daemon's directory; containerd's, which dockerd starts, ends in .pid as well.
+	pidFile = "docker.pid"
 )
 
-// acquire takes an exclusive lock on a file, waiting for whoever holds it.
+// acquire takes an exclusive lock on a file, waiting for whoever holds it. The kernel gives it up when its holder dies, so
+// there are no stale locks. It asks again and again because a blocking flock could not be ended by ctx.
 func acquire(ctx context.Context, path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -49,7 +54,8 @@ func acquire(ctx context.Context, path string) (*os.File, error) {
 }
 
 // succeed makes the directory of a new daemon and writes it into the lock's file. What the file's last writer left,
-// if it was killed, is ended and removed: only the lock's holder gets here, so it belongs to nobody.
+// if it was killed, is ended and removed: only the lock's holder gets here, so it belongs to nobody. The lock's file names
+// the directory because the last run may have had another one for temporary files.
 func succeed(lock *os.File) (string, error) {
 	last, err := os.ReadFile(lock.Name())
 	if err != nil {
@@ -67,7 +73,8 @@ func succeed(lock *os.File) (string, error) {
 	return dir, os.WriteFile(lock.Name(), []byte(dir), 0o600)
 }
 
-// clearStale ends and removes the daemons below a directory for temporary files.
+// clearStale ends and removes the daemons below a directory for temporary files: every one, as those of a Cluster take no
+// lock and are named nowhere. dockerd's containerd has a pid file of its own and may outlive it.
 func clearStale(parent string) error {
 	dirs, err := filepath.Glob(filepath.Join(parent, dirPrefix+"*"))
 	if err != nil {
@@ -90,7 +97,8 @@ func clearStale(parent string) error {
 	return nil
 }
 
-// endStale ends the process of a pid file if it still is a daemon of that directory.
+// endStale ends the process of a pid file if it still is a daemon of that directory: the number may be another process's
+// by now, so its command line has to name the directory.
 func endStale(file, dir string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -122,12 +130,14 @@ func endStale(file, dir string) error {
 	return nil
 }
 
-// removeTree unmounts everything below a directory and removes it.
+// removeTree unmounts everything below a directory and removes it. A daemon that was killed leaves the file systems and
+// network namespaces of its containers mounted; even one that ends in order may leave some.
 func removeTree(dir string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
+	// mountinfo has the mount point in its fifth field, see proc_pid_mountinfo(5).
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	for i := len(lines) - 1; i >= 0; i-- { // newest first
 		fields := strings.Fields(lines[i])

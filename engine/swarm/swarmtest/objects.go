@@ -10,16 +10,19 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Objects lists every object of the daemon as "kind name", except for what each Swarm has. No filter narrows it, and no
-// label is believed: it is what the code under test is held against.
+// Objects lists every object of the daemon as "kind name", except for what each Swarm has: networks by name, images by id
+// and by tag, tasks as node/id. No filter narrows it, and no
+// label is believed: it is what the code under test is held against. It shares no code with that on purpose. With an error
+// the map has what could be listed.
 func (d *Daemon) Objects(ctx context.Context) (map[string]bool, error) {
 	out := map[string]bool{}
 	return out, errors.Join(d.shared(ctx, out), d.local(ctx, out))
 }
 
-// local lists what a node holds.
+// local lists what a node holds. Images have one line for each tag beside that of their id.
 func (d *Daemon) local(ctx context.Context, out map[string]bool) error {
 	containers, err := d.Client.ContainerList(ctx, client.ContainerListOptions{All: true})
+	// After an error the items are empty; the errors are joined at the end.
 	for _, v := range containers.Items {
 		out["container "+strings.TrimPrefix(v.Names[0], "/")] = true
 	}
@@ -46,7 +49,7 @@ func (d *Daemon) local(ctx context.Context, out map[string]bool) error {
 	return errors.Join(err, errVolumes, errNetworks, errImages)
 }
 
-// shared lists what the whole Swarm shares.
+// shared lists what the whole Swarm shares; only a manager tells. Tasks of removed services are among it for some seconds.
 func (d *Daemon) shared(ctx context.Context, out map[string]bool) error {
 	services, err := d.Client.ServiceList(ctx, client.ServiceListOptions{})
 	for _, v := range services.Items {

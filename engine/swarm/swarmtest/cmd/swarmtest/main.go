@@ -5,6 +5,8 @@
 //
 // When it is started in a mount namespace and a network namespace of its own, nothing of the host's own Docker is
 // used or touched: neither its containerd, nor its bridges, nor its firewall rules.
+//
+// The demo runs it: scripts/testbed is a module of its own and does not import the runner's packages.
 package main
 
 import (
@@ -22,7 +24,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
 )
 
-// ready is what is printed.
+// ready is what is printed. Whoever starts the command waits for the line; one that ends without it has said why on its
+// standard error.
 type ready struct {
 	Socket string `json:"socket"`
 	Host   string `json:"host"`  // the same as an endpoint
@@ -95,7 +98,8 @@ func seclude() error {
 	return nil
 }
 
-// own says whether a namespace of this process is another than its parent's.
+// own says whether a namespace of this process is another than its parent's: whether whoever started it used unshare(1).
+// Where the parent is in the same new namespace this says no, and the daemon uses what it finds there.
 func own(kind string) (bool, error) {
 	mine, err := os.Readlink("/proc/self/ns/" + kind)
 	if err != nil {
