@@ -42,6 +42,11 @@ func (g cgroup) field(file, key string) (int64, bool) {
 	if err != nil {
 		return 0, false
 	}
+	return fieldOf(text, key)
+}
+
+// fieldOf is field on what was read.
+func fieldOf(text, key string) (int64, bool) {
 	for line := range strings.Lines(text) {
 		if k, v, _ := strings.Cut(strings.TrimSpace(line), " "); k == key {
 			n, err := strconv.ParseInt(v, 10, 64)
@@ -168,8 +173,11 @@ func (g cgroup) waitEvent(done <-chan struct{}, key string, want int64, limit ti
 	}
 	events := os.NewFile(uintptr(fd), "cgroup.events")
 	defer discard(events)
+	text := make([]byte, 256)
 	for deadline := time.Now().Add(limit); ; {
-		value, ok := g.field("cgroup.events", key)
+		// Through the descriptor that is polled: poll returns at once for as long as that one has not read the change.
+		n, _ := unix.Pread(fd, text, 0) // fails when the cgroup is gone
+		value, ok := fieldOf(string(text[:max(n, 0)]), key)
 		if ok && value == want || !ok && !g.exists() {
 			return true, nil
 		}
