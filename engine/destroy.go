@@ -22,8 +22,11 @@ func (e *Engine) Destroy(ctx context.Context, name string) (*Report, error) {
 	if err := e.locks.wait(ctx, name); err != nil {
 		return report, err
 	}
-	keep := e.kept(name)
 	var errs []error
+	keep, err := e.kept(name)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("look whether the build is exempt from teardown: %w", err))
+	}
 	if e.config.Docker != nil {
 		// Before the teardown, which forgets what it has nothing to remove of.
 		kept, err := e.config.Docker.Kept(ctx, name)

@@ -7,9 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
 )
 
 func TestDestroyOfNothingAndTwice(t *testing.T) {
@@ -113,6 +118,71 @@ func TestSweepAfterACrash(t *testing.T) {
 	if _, err := os.Lstat(alive.Root); err != nil {
 		t.Errorf("the living build was swept away: %v", err)
 	}
+}
+
+// TestKeptProcessesAfterACrash: what the build of an exempt repository left running lives on, and the report of the
+// process that recovers the crash says so.
+func TestKeptProcessesAfterACrash(t *testing.T) {
+	for _, mode := range []process.Mode{"", process.Subreaper} {
+		t.Run("mode "+string(mode), func(t *testing.T) {
+			name := "cc-ci-test-kept-" + strconv.Itoa(os.Getpid()) + string(mode)
+			host := func() *process.Host {
+				host, err := process.Open(t.Context(), process.Config{Name: name, Mode: mode, Grace: time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := host.Close(); err != nil {
+						t.Errorf("close the host: %v", err)
+					}
+				})
+				return host
+			}
+			before := newEngine(t, func(c *Config) { c.Processes, c.Keep = host(), func(string) bool { return true } })
+			spec := newSpec(before, 1, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
+			setUp(t, before, spec)
+			var out buffer
+			if _, err := before.Run(t.Context(), spec, spec.Steps[0], &out); err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(out.String()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer endKept(t, before, pid)
+			// As the kernel does when the process ends.
+			if err := before.locks.release(spec.Build); err != nil {
+				t.Fatal(err)
+			}
+			after := newEngine(t, func(c *Config) { c.Processes, c.Workspaces = host(), before.config.Workspaces })
+			reports, err := after.Sweep(t.Context())
+			if err != nil || len(reports) != 1 {
+				t.Fatalf("the sweep found %+v, %v", reports, err)
+			}
+			if r := reports[0]; len(r.Kept) != 1 || r.Kept[0].Name != strconv.Itoa(pid) || len(r.Leftovers) != 0 {
+				t.Errorf("the report says:\n%s", strings.Join(r.Lines(), "\n"))
+			}
+		})
+	}
+}
+
+// endKept kills a process that must still be there, and waits until a teardown can clear its cgroup away.
+func endKept(t *testing.T, e *Engine, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the kept process is gone: %v", err)
+	}
+	host := e.config.Processes
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if _, err := host.Teardown(t.Context(), BuildName("http://test", 1)); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := filepath.Glob(host.Report().Cgroup + "/*.kept")
+		if err != nil || len(kept) == 0 {
+			return
+		}
+	}
+	t.Errorf("the cgroup of process %d stays", pid)
 }
 
 func TestFindTellsTheLivingFromTheLeft(t *testing.T) {

@@ -188,13 +188,15 @@ func makeDirectories(spec *Spec) error {
 	return nil
 }
 
-// kept says whether the build is exempt from teardown. After a restart the Reapers themselves still know it: what
-// they hold of such a build carries a mark.
-func (e *Engine) kept(name string) bool {
+// kept says whether the build is exempt from teardown. After a restart only what it left can tell.
+func (e *Engine) kept(name string) (bool, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	b := e.builds[name]
-	return b != nil && b.keep
+	e.mu.Unlock()
+	if b != nil {
+		return b.keep, nil
+	}
+	return e.config.Processes.Keeps(name)
 }
 
 // Busy says whether a living process on this host runs the build.

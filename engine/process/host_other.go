@@ -193,6 +193,14 @@ func (h *Host) Teardown(_ context.Context, name string) ([]leftover.Item, error)
 	return ended, err
 }
 
+// Keeps says whether the build was created with Keep.
+func (h *Host) Keeps(build string) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.builds[build]
+	return b != nil && b.Keep, nil
+}
+
 // Remaining are the process groups of a build that was not torn down.
 func (h *Host) Remaining(_ context.Context, name string) ([]leftover.Item, error) {
 	h.mu.Lock()

@@ -208,7 +208,7 @@ func (h *Host) inside(build string) ([]int, error) {
 }
 
 // Teardown ends every process of the build and removes its cgroups. What a build with Keep has running is moved aside
-// instead, and returned with a remark. It may be called for a build of an earlier run of this program.
+// instead, lives on, and is returned as well (see Keeps). It may be called for a build of an earlier run of this program.
 func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, error) {
 	b := h.build(name)
 	if b != nil {
@@ -248,6 +248,19 @@ func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error)
 		ended, err = append(ended, kept...), errors.Join(err, keptErr)
 	}
 	return ended, err
+}
+
+// Keeps says whether the build was created with Keep. Of a build of an earlier run of this program its cgroup's name or,
+// without cgroups, its processes' marker tells.
+func (h *Host) Keeps(build string) (bool, error) {
+	if b := h.build(build); b != nil {
+		return b.Keep, nil
+	}
+	if h.tree == nil {
+		kept, err := h.kept(build)
+		return len(kept) > 0, err
+	}
+	return slices.ContainsFunc(h.tree.groups(build), func(g cgroup) bool { return strings.HasSuffix(g.name(), keepSuffix) }), nil
 }
 
 // moveAside moves the processes to a cgroup that no later teardown looks at.
