@@ -12,9 +12,12 @@ import (
 // tokenPassword is what stands for a password where the login is the token.
 const tokenPassword = "x-oauth-basic"
 
+// loginIsToken says that the login beside such a password is what must not be known.
+func loginIsToken(password string) bool { return password == tokenPassword || password == "" }
+
 // credentials checks the clone's credentials and keeps them out of the logs.
 func (c *compilation) credentials() error {
-	c.mask(remotePassword(remote(c.in.Repo)))
+	c.mask(remoteSecret(remote(c.in.Repo)))
 	netrc := c.in.Netrc
 	if netrc == nil || netrc.Machine == "" {
 		return nil
@@ -25,7 +28,7 @@ func (c *compilation) credentials() error {
 		}
 	}
 	// On GitHub and Gitea the server sends the user's token as the login.
-	if netrc.Password == tokenPassword || netrc.Password == "" {
+	if loginIsToken(netrc.Password) {
 		c.mask(netrc.Login)
 	} else {
 		c.mask(netrc.Password)

@@ -79,9 +79,16 @@ func TestNetrcIsMasked(t *testing.T) {
 		}
 	}
 	in.Netrc = nil
-	in.Repo.HTTPURL = "https://octocat:p4ss@git.example.com/octo/hello.git"
-	if got := prepared(t, in).Mask; !slices.Equal(got, []string{"p4ss"}) {
-		t.Errorf("of an address: masked %q", got)
+	for address, want := range map[string][]string{
+		"https://octocat:p4ss@git.example.com/octo/hello.git":        {"p4ss"},
+		"https://t0ken:x-oauth-basic@git.example.com/octo/hello.git": {"t0ken"},
+		"https://t0ken@git.example.com/octo/hello.git":               {"t0ken"},
+		"ssh://git@git.example.com/octo/hello.git":                   nil,
+	} {
+		in.Repo.HTTPURL = address
+		if got := prepared(t, in).Mask; !slices.Equal(got, want) {
+			t.Errorf("of the address %s: masked %q", address, got)
+		}
 	}
 }
 

@@ -32,13 +32,16 @@ func checkRemote(remote string) error {
 // remoteHelper is an address that names a program to fetch with, as in `ext::sh -c ...`.
 var remoteHelper = regexp.MustCompile(`^[^/\[]*::`)
 
-// remotePassword is a password inside of an address, which logs must not show.
-func remotePassword(remote string) string {
+// remoteSecret is the password or the token inside of an address, which logs must not show.
+func remoteSecret(remote string) string {
 	u, err := url.Parse(remote)
 	if err != nil || u.User == nil {
 		return ""
 	}
 	password, _ := u.User.Password()
+	if strings.HasPrefix(u.Scheme, "http") && loginIsToken(password) {
+		return u.User.Username()
+	}
 	return password
 }
 
