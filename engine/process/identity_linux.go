@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/user"
 	"slices"
@@ -41,6 +42,10 @@ func usersOf(text string) (*users, error) {
 	return who, nil
 }
 
+// maxUID is the greatest uid there is. The kernel takes the lower 32 bits of a greater number, which may be root's zero,
+// and the one between as "leave the user as it is" (setresuid(2)).
+const maxUID = math.MaxUint32 - 1
+
 // parseUser reads a name, a uid, or a range FIRST-LAST of uids. Nothing means the runner's own user and returns nil.
 func parseUser(text string) (*users, error) {
 	if text == "" {
@@ -50,8 +55,9 @@ func parseUser(text string) (*users, error) {
 		from, err1 := strconv.Atoi(first)
 		to, err2 := strconv.Atoi(last)
 		if err1 == nil && err2 == nil {
-			if from < 1 || to < from || to-from > 65535 {
-				return nil, fmt.Errorf("user %q: a range is FIRST-LAST, with uids above 0 and the last not below the first", text)
+			if from < 1 || to < from || to-from > 65535 || int64(to) > maxUID {
+				return nil, fmt.Errorf("user %q: a range is FIRST-LAST, at most 65536 uids above 0, the last of them not below "+
+					"the first nor above %d", text, int64(maxUID))
 			}
 			return &users{first: from, last: to}, nil
 		}
@@ -66,12 +72,15 @@ func parseUser(text string) (*users, error) {
 // lookupUser finds a user's id and own groups. A bare uid without an entry has a group of the same number.
 func lookupUser(text string) (*identity, error) {
 	uid, notNumber := strconv.Atoi(text)
+	if notNumber == nil && (uid < 0 || int64(uid) > maxUID) { // before the lookup, whose C library takes 32 bits as well
+		return nil, fmt.Errorf("user %q: give a uid between 1 and %d", text, int64(maxUID))
+	}
 	entry, err := user.Lookup(text)
 	if err != nil && notNumber == nil {
 		entry, err = user.LookupId(text)
 		if errors.As(err, new(user.UnknownUserIdError)) {
-			if uid < 0 {
-				return nil, fmt.Errorf("user %q: a uid is not negative", text)
+			if uid == 0 {
+				return nil, rootRefused(text)
 			}
 			return &identity{UID: uid, GID: uid, Groups: []int{uid}}, nil
 		}
@@ -88,7 +97,7 @@ func lookupUser(text string) (*identity, error) {
 		return nil, fmt.Errorf("user %q: %w", text, err)
 	}
 	if who.UID == 0 {
-		return nil, fmt.Errorf("user %q is root: name a user without its rights, or leave the setting empty", text)
+		return nil, rootRefused(text)
 	}
 	if who.GID, err = strconv.Atoi(entry.Gid); err != nil {
 		return nil, fmt.Errorf("user %q: %w", text, err)
@@ -106,4 +115,8 @@ func lookupUser(text string) (*identity, error) {
 		return nil, fmt.Errorf("user %q has root's group as its own: name one that has not", text)
 	}
 	return who, nil
+}
+
+func rootRefused(text string) error {
+	return fmt.Errorf("user %q is root: name a user without its rights, or leave the setting empty", text)
 }

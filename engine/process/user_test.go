@@ -17,16 +17,21 @@ import (
 
 func TestParseUser(t *testing.T) {
 	for text, want := range map[string]string{
-		"":              "<nil>",
-		"20000-20099":   "20000-20099",
-		"20000-20000":   "20000-20000",
-		"31234":         "uid 31234 gid 31234 groups [31234]",
-		"20099-20000":   "a range is FIRST-LAST",
-		"0-10":          "a range is FIRST-LAST",
-		"-5":            "user \"-5\"",
-		"no-such-user!": "unknown user",
-		"root":          "is root",
-		"0":             "is root",
+		"":            "<nil>",
+		"20000-20099": "20000-20099",
+		"20000-20000": "20000-20000",
+		"31234":       "uid 31234 gid 31234 groups [31234]",
+		"20099-20000": "a range is FIRST-LAST",
+		"0-10":        "a range is FIRST-LAST",
+		"-5":          "user \"-5\"",
+		// 1<<32 is 0 to the kernel, one less means nobody's uid: both would leave the steps root.
+		"4294967296":            "give a uid between 1 and 4294967294",
+		"4294967295":            "give a uid between 1 and 4294967294",
+		"4294967296-4294967300": "a range is FIRST-LAST",
+		"20000-90000":           "at most 65536 uids",
+		"no-such-user!":         "unknown user",
+		"root":                  "is root",
+		"0":                     "is root",
 	} {
 		got := "<nil>"
 		u, err := parseUser(text)
