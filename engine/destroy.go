@@ -113,7 +113,7 @@ func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
 	return reports, errors.Join(errs...)
 }
 
-// sweepers is how many builds are swept at the same time.
+// sweepers is how many builds are swept at the same time. Mostly they wait: for a grace period, for Docker.
 const sweepers = 8
 
 // found names every build that some reaper or a lock file knows, in order.

@@ -66,7 +66,8 @@ type Limits struct {
 	DiskBytes int64
 }
 
-// Engine sets builds up, runs their steps, tears them down and proves that nothing is left.
+// Engine sets builds up, runs their steps, tears them down and proves that nothing is left. It is safe for concurrent use,
+// but a build's Setup, its Runs and its Destroy come in this order. It starts nothing that outlives a call.
 type Engine struct {
 	config  Config
 	reapers []Reaper
@@ -188,7 +189,8 @@ func makeDirectories(spec *Spec) error {
 	return nil
 }
 
-// kept says whether the build is exempt from teardown. After a restart only what it left can tell.
+// kept says whether the build is exempt from teardown. After a restart only what it left can tell: the list of exempt
+// repositories may have changed by then, and a build's name does not tell its repository.
 func (e *Engine) kept(name string) (bool, error) {
 	e.mu.Lock()
 	b := e.builds[name]
@@ -199,7 +201,8 @@ func (e *Engine) kept(name string) (bool, error) {
 	return e.config.Processes.Keeps(name)
 }
 
-// Busy says whether a living process on this host runs the build.
+// Busy says whether a living process on this host runs the build. A lock that cannot be looked at is no reason to say yes:
+// Destroy, which needs it as well, tells why. The lock file of a build that nobody runs is gone after that.
 func (e *Engine) Busy(name string) bool {
 	if e.locks.holds(name) {
 		return true

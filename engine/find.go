@@ -17,7 +17,8 @@ type Found struct {
 	Live bool `json:"live,omitempty"`
 }
 
-// Find lists every build that holds something, in the order of their names. It changes nothing.
+// Find lists every build that holds something, in the order of their names. It removes nothing but lock files that nobody
+// holds, and finds those of the builds that run here too (Live).
 func (e *Engine) Find(ctx context.Context) ([]Found, error) {
 	names, errs := e.found(ctx)
 	var list []Found

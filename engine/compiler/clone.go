@@ -7,7 +7,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
-// cloneArgs is what a clone depends on.
+// cloneArgs is what a clone depends on. The words come from the server, and by it from whoever named a branch or a tag: git
+// allows `x;id` for one.
 type cloneArgs struct {
 	Remote  string
 	Ref     string
@@ -19,7 +20,8 @@ type cloneArgs struct {
 }
 
 // cloneCommands are the calls of git that check a build's commit out, and what to say about them. No shell sees any
-// of the names in them, and all of them are checked.
+// of the names in them, and all of them are checked. They are made after runner-go's clone script, so that a
+// repository looks to a step as it always did; depth, retries and tags are keys which that runner read and did not use.
 func cloneCommands(a cloneArgs) (commands []engine.Command, notes []string, err error) {
 	if a.Branch == "" {
 		a.Branch = strings.TrimPrefix(a.Ref, "refs/heads/")
@@ -81,6 +83,7 @@ func (a cloneArgs) branch() ([]engine.Command, error) {
 		return nil, err
 	}
 	source, commit := "+refs/heads/"+a.Branch+":", a.Commit
+	// Only a full name can be fetched (git-fetch(1), <refspec>).
 	if a.Depth > 0 && len(commit) >= 40 {
 		source = "+" + commit + ":refs/remotes/origin/" + a.Branch
 	}
@@ -101,6 +104,7 @@ func (a cloneArgs) pullRequest() ([]engine.Command, error) {
 	if err := checkRef("pull request", a.Ref); err != nil {
 		return nil, err
 	}
+	// The build's commit and not FETCH_HEAD, to which somebody may have pushed after the build was made.
 	commit := a.Commit
 	if commit == "" {
 		commit = "FETCH_HEAD"

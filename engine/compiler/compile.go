@@ -19,12 +19,13 @@ type compilation struct {
 	pipeline *resource.Pipeline
 	spec     *engine.Spec
 
-	// own is the environment of every step without the build's parameters, all the same with them.
+	// own is the environment of every step without the build's parameters, all the same with them. The clone gets own.
 	own map[string]string
 	all map[string]string
 }
 
-// Compile makes the Spec from a pipeline that the linter has let through.
+// Compile makes the Spec from a pipeline that the linter has let through. What the linter refuses it need not survive: it
+// counts on names that are there and differ, and on dependencies without a circle. Callers want Prepare.
 func Compile(ctx context.Context, in Input, m *resource.Manifest, p *resource.Pipeline) (*engine.Spec, error) {
 	in = in.withDefaults()
 	if in.Options.NoClone {
@@ -87,7 +88,8 @@ func (c *compilation) layout() error {
 	return nil
 }
 
-// addClone adds the automatic clone as the first step. It runs in every state of the stage, as it always did.
+// addClone adds the automatic clone as the first step. It runs in every state of the stage, as it always did. Its name,
+// `clone`, is the linter's to keep from other steps; depends_on may name it.
 func (c *compilation) addClone() error {
 	if c.pipeline.Clone.Disable {
 		return nil
@@ -127,7 +129,7 @@ type keptStep struct {
 func (c *compilation) addSteps() []keptStep {
 	match := resource.Match{
 		Action:   c.in.Build.Action,
-		Branch:   c.in.Build.Target,
+		Branch:   c.in.Build.Target, // of a pull request the branch that it goes into
 		Cron:     c.in.Build.Cron,
 		Event:    c.in.Build.Event,
 		Instance: c.in.System.Host,
@@ -149,7 +151,8 @@ func (c *compilation) addSteps() []keptStep {
 			Env:           stepEnvironment(c.all, source),
 		}
 		if len(source.Commands) > 0 {
-			// The script belongs to the step, and is written when it starts: no step can rewrite a later one's.
+			// The script belongs to the step, and is written when it starts: no step can rewrite a later one's. A step
+			// without commands has none, and passes.
 			path := filepath.Join(c.spec.Scripts, scriptName(i, source.Name.Value))
 			step.Files = []*engine.File{{Path: path, Mode: 0o700, Data: script(source.Commands)}}
 			step.Commands = []engine.Command{{Args: shellArgs(source.Shell.Value, path)}}
@@ -160,7 +163,8 @@ func (c *compilation) addSteps() []keptStep {
 	return kept
 }
 
-// runPolicy reads `when.status`: both states, or only failure; everything else is success.
+// runPolicy reads `when.status`: both states, or only failure; everything else is success. It stands among the conditions
+// but is none of the build's: which state the stage is in is known when the step is due.
 func runPolicy(s *resource.Step) engine.RunPolicy {
 	status := &s.When.Status
 	switch {

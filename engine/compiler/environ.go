@@ -15,7 +15,8 @@ import (
 // runner's, the build's parameters, proxies, system, repository, build, stage, link, git, directories. At a step's
 // start the runtime sets the build's, the stage's and the step's again, and the secrets last.
 //
-// The clone has the same ones without the parameters: whoever may start a build may not say how git works.
+// The clone has the same ones without the parameters: whoever may start a build may not say how git works. Parameters come
+// before everything that the server says about the build, so that in a step none passes for DRONE_REPO.
 func (c *compilation) environments() {
 	parameters, warnings := legalParameters(c.in.Build.Params)
 	c.spec.Warnings = append(c.spec.Warnings, warnings...)
@@ -60,7 +61,8 @@ func withoutZeroBytes(env map[string]string) map[string]string {
 	return env
 }
 
-// hostVariables are the only two that a build sees of the runner's own environment.
+// hostVariables are the only two that a build sees of the runner's own environment, where its secrets are. With the rest a
+// step would hold the RPC secret, and by it every repository's secrets.
 func hostVariables(o Options) map[string]string {
 	env := map[string]string{}
 	for _, name := range []string{"PATH", "USER"} {
@@ -74,7 +76,7 @@ func hostVariables(o Options) map[string]string {
 // stepEnvironment sets the step's own literal variables over the shared ones. $NAME in its PATH stands for the step's
 // own variables, and $PATH for the PATH it would otherwise have: the runner's environment is out of reach.
 func stepEnvironment(shared map[string]string, s *resource.Step) map[string]string {
-	// Each step has a map of its own: the runtime adds to it.
+	// Each step has a map of its own, for the variables of one are none of another's.
 	env := maps.Clone(shared)
 	for _, v := range s.Environment {
 		if v.Secret.Value == "" {

@@ -5,7 +5,8 @@ import (
 	"github.com/drone/runner-go/secret"
 )
 
-// Input is everything that a Spec is made of.
+// Input is everything that a Spec is made of. The server's details have all of it; `exec` and `compile` fill it from
+// flags. Nil pointers mean empty values. Nothing in it is changed.
 type Input struct {
 	// File is the configuration's name in messages; `.drone.yml` where the server does not say.
 	File string
@@ -21,10 +22,11 @@ type Input struct {
 	// Netrc is nil where the clone needs no credentials.
 	Netrc *drone.Netrc
 
-	// Secrets finds secrets by name; nil finds none.
+	// Secrets finds secrets by name (see the function Secrets); nil finds none. It is asked once for each name that a
+	// step of this build needs, from one goroutine.
 	Secrets secret.Provider
 
-	// Name is the stage's name on this host (engine.BuildName), Root its directory, absolute.
+	// Name is the stage's name on this host (engine.BuildName), Root its directory, absolute. Neither needs to exist.
 	Name string
 	Root string
 
@@ -51,7 +53,8 @@ type Options struct {
 	// NetrcAllSteps keeps the credentials of the clone for all steps (DRONE_NETRC_CLONE_ONLY=false).
 	NetrcAllSteps bool
 
-	// NoClone leaves the automatic clone out, whatever the pipeline says.
+	// NoClone leaves the automatic clone out, whatever the pipeline says; `exec` and `compile` set it where they are given
+	// no address to clone from.
 	NoClone bool
 
 	// Strict refuses what is otherwise a warning (DRONE_RUNNER_LINT=strict).

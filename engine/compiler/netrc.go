@@ -9,7 +9,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 )
 
-// tokenPassword is what stands for a password where the login is the token.
+// tokenPassword is what stands for a password where the login is the token: Drone's server writes it so for GitHub and
+// Gitea (service/netrc), after what GitHub once documented for HTTPS.
 const tokenPassword = "x-oauth-basic"
 
 // loginIsToken says that the login beside such a password is what must not be known.
@@ -50,7 +51,8 @@ func (c *compilation) mask(value string) {
 	}
 }
 
-// netrcFile is read by curl inside of git. Its words are checked above: a line end would add an entry.
+// netrcFile is read by curl inside of git. Its words are checked above: a line end would add an entry. It lies in the
+// build's own home, not in that of the steps' user.
 func (c *compilation) netrcFile() *engine.File {
 	n := c.in.Netrc
 	return &engine.File{
@@ -60,7 +62,8 @@ func (c *compilation) netrcFile() *engine.File {
 	}
 }
 
-// giveNetrc lets the clone step, and no other, see the credentials.
+// giveNetrc lets the clone step, and no other, see the credentials: they are those of whoever activated the repository,
+// and open all of that person's repositories. The old runner left them to every step, those of a fork's pull request too.
 func (c *compilation) giveNetrc(clone *engine.Step) {
 	if n := c.in.Netrc; n == nil || n.Machine == "" || c.in.Options.NetrcAllSteps {
 		return

@@ -7,7 +7,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/linter"
 )
 
-// order fills DependsOn: the pipeline's graph if any step has `depends_on`, otherwise one step after the other.
+// order fills DependsOn: the pipeline's graph if any step has `depends_on`, otherwise one step after the other. In a graph
+// a step without dependencies starts with the first, after the clone.
 func (c *compilation) order(kept []keptStep) {
 	if !isGraph(c.pipeline) {
 		for i := 1; i < len(c.spec.Steps); i++ {

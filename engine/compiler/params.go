@@ -30,7 +30,9 @@ func legalParameters(params map[string]string) (legal map[string]string, warning
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // changesExecution reports whether a shell, the dynamic linker or git takes orders from a variable. PS4 is one of
-// them: a shell that traces expands it, commands included.
+// them: a shell that traces expands it, commands included. The names are those of sh(1) and bash(1), ld.so(8) and git(1).
+// It is a list of what reaches every step; interpreters that a step calls have variables of their own, which only the
+// pipeline's author can know.
 func changesExecution(name string) bool {
 	switch name {
 	case "PATH", "BASH_ENV", "ENV", "IFS", "PS4", "SHELLOPTS", "BASHOPTS",

@@ -11,7 +11,8 @@ import (
 )
 
 // Prepare makes the Spec of a stage from its configuration file. What is wrong with the file comes back as
-// linter.Problems, everything at once, each with its line. Nothing on the host has changed yet.
+// linter.Problems, everything at once, each with its line; other errors are about the build: a branch that git would take
+// for an option, a directory that is none. Warnings of the linter are in the Spec. Nothing on the host has changed yet.
 func Prepare(ctx context.Context, in Input) (*engine.Spec, error) {
 	in = in.withDefaults()
 	m, p, err := read(in)

@@ -12,7 +12,9 @@ import (
 )
 
 // Secrets looks a secret up where the old runner did, in its order: what the server sent, what the file holds
-// encrypted, the external provider (nil for none). The first that is not empty counts.
+// encrypted, the external provider (nil for none). The first that is not empty counts. Each withholds by a rule of its own:
+// what the server sent is checked for pull requests once more, what is encrypted in the file is kept from forks of public
+// repositories.
 func Secrets(sent []*drone.Secret, external secret.Provider) secret.Provider {
 	providers := []secret.Provider{secret.Static(present(sent)), secret.Encrypted()}
 	if external != nil {
@@ -36,7 +38,8 @@ func present(list []*drone.Secret) []*drone.Secret {
 const externalTimeout = time.Minute
 
 // External asks the secret extension at an endpoint for the secrets that a file names with `get`. A secret that the
-// extension does not release to pull requests is withheld from them.
+// extension does not release to pull requests is withheld from them; runner-go's own client of it leaves that out, which
+// is why this one exists. The protocol is a signed POST (drone-go's plugin/secret).
 func External(endpoint, token string, skipVerify bool) secret.Provider {
 	return external{plugin.Client(endpoint, token, skipVerify)}
 }

@@ -18,7 +18,7 @@ func remote(repo *drone.Repo) string {
 	return repo.SSHURL
 }
 
-// checkRemote refuses addresses that git could take for an option or hand to a helper program.
+// checkRemote refuses addresses that git could take for an option or hand to a helper program (gitremote-helpers(7)).
 func checkRemote(remote string) error {
 	switch {
 	case remote == "":

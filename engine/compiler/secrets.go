@@ -16,7 +16,8 @@ import (
 )
 
 // addSecrets finds the secrets of the steps that will run. One that is missing is an error, with its line; on a pull
-// request, from which secrets are withheld, it is empty and the step's log says so.
+// request, from which secrets are withheld, it is empty and the step's log says so. (On the old runner a missing secret
+// was always empty, and a misspelt one was found by whatever went wrong later.)
 func (c *compilation) addSecrets(ctx context.Context, kept []keptStep) error {
 	finder := c.finder()
 	var problems linter.Problems

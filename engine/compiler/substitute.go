@@ -13,7 +13,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 )
 
-// substitutions are the variables of `${NAME}` in the file, later ones over earlier ones.
+// substitutions are the variables of `${NAME}` in the file, later ones over earlier ones. Parameters come last, as on the
+// old runner: unlike in the steps' environments, one with the name of the build's own variable replaces it here.
 func substitutions(in Input) map[string]string {
 	parameters, _ := legalParameters(in.Build.Params)
 	return environ.Combine(
@@ -70,7 +71,8 @@ var (
 	errNegative = errors.New("has a length below zero")
 )
 
-// evaluate substitutes once the cost is known to be bounded.
+// evaluate substitutes once the cost is known to be bounded. The library takes no context, so it must not be begun if it
+// could take long.
 func evaluate(text string, value func(string) string) (out string, err error) {
 	tree, err := parse.Parse(text)
 	if err != nil {

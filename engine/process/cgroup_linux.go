@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroup is the directory of one cgroup, of either version.
+// cgroup is the directory of one cgroup, of either version. Its methods keep nothing: each asks the kernel anew, for
+// steps, other runners and administrators change the tree too. The files are described in the kernel's
+// Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 type cgroup string
 
 // child is the cgroup of that name right below, whether or not it exists.
@@ -31,6 +33,7 @@ func (g cgroup) write(file, value string) error {
 	return errors.Join(err, f.Close())
 }
 
+// read is what the file says, without the line end.
 func (g cgroup) read(file string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(string(g), file))
 	return strings.TrimSpace(string(b)), err
@@ -71,7 +74,8 @@ func (g cgroup) exists() bool {
 	return err == nil && info.IsDir()
 }
 
-// create makes the cgroup unless it is there.
+// create makes the cgroup unless it is there. Whoever makes a cgroup owns its files, cgroup.kill too, which the kernel
+// does not count among those to hand over (/sys/kernel/cgroup/delegate): so a runner that is not root makes each itself.
 func (g cgroup) create() error {
 	if err := os.Mkdir(string(g), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -97,7 +101,8 @@ func (g cgroup) children() ([]cgroup, error) {
 	return below, nil
 }
 
-// ownPIDs are the processes right in this cgroup.
+// ownPIDs are the processes right in this cgroup, zombies not among them. A zero is a process of a PID namespace that
+// cannot be seen from here: it has no number to be named by, but cgroup.kill reaches it.
 func (g cgroup) ownPIDs() ([]int, error) {
 	text, err := g.read("cgroup.procs")
 	if err != nil && !gone(err) && !errors.Is(err, unix.EOPNOTSUPP) { // EOPNOTSUPP: made a threaded cgroup by a step
@@ -112,7 +117,8 @@ func (g cgroup) ownPIDs() ([]int, error) {
 	return all, nil
 }
 
-// pids are the processes of this cgroup and of all below it.
+// pids are the processes of this cgroup and of all below it: a step may have made cgroups of its own. It is no snapshot;
+// one that forks while it is read can be missed, so nothing is concluded from an empty answer (see waitEmpty).
 func (g cgroup) pids() ([]int, error) {
 	all, err := g.ownPIDs()
 	if err != nil {
@@ -146,6 +152,7 @@ func (g cgroup) freezeAndKill() error {
 		return err
 	}
 	// A process that cannot be frozen now is in the kernel's hands, and does not fork there either.
+	// Whether all were frozen in time is not asked: the caller waits until all are dead.
 	_, err := g.waitEvent(nil, "frozen", 1, time.Second)
 	pids, listErr := g.pids()
 	err = errors.Join(err, listErr)
@@ -162,7 +169,8 @@ func (g cgroup) waitEmpty(done <-chan struct{}, limit time.Duration) (bool, erro
 	return g.waitEvent(done, "populated", 0, limit)
 }
 
-// waitEvent waits until cgroup.events says so of the key. A cgroup that is gone is as empty as can be.
+// waitEvent waits until cgroup.events says so of the key; false means that limit or done ended first. A cgroup that is
+// gone is as empty as can be. The kernel counts whole subtrees: populated is 0 when none below has a process either.
 func (g cgroup) waitEvent(done <-chan struct{}, key string, want int64, limit time.Duration) (bool, error) {
 	fd, err := unix.Open(filepath.Join(string(g), "cgroup.events"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -193,7 +201,8 @@ func (g cgroup) waitEvent(done <-chan struct{}, key string, want int64, limit ti
 	}
 }
 
-// remove deletes the cgroup and those below it, deepest first. It fails while a process is inside.
+// remove deletes the cgroup and those below it, deepest first: rmdir(2) is the only way, the files in the directory
+// cannot be deleted. It fails with EBUSY while a process is inside.
 func (g cgroup) remove() error {
 	below, err := g.children()
 	for _, child := range below {

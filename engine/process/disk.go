@@ -10,7 +10,10 @@ import (
 )
 
 // DiskUsage is how many bytes of disk the files below path take, hard links counted once. What disappears or cannot
-// be read while it looks is left out: a build is at work there. It stops when ctx ends.
+// be read while it looks is left out: a build is at work there. It stops when ctx ends, with its cause.
+//
+// It walks the whole tree, which takes seconds for a large one: a quota of the file system would be cheaper, but a
+// runner cannot count on having one.
 func DiskUsage(ctx context.Context, path string) (int64, error) {
 	var total int64
 	linked := map[[2]uint64]bool{}
@@ -37,6 +40,7 @@ func DiskUsage(ctx context.Context, path string) (int64, error) {
 			}
 			linked[file] = true
 		}
+		// Not the size: a file with holes takes less than it is long. The unit is 512 on every file system (stat(2)).
 		total += int64(st.Blocks) * 512
 		return nil
 	})

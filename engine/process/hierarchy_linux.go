@@ -11,11 +11,13 @@ import (
 	"strings"
 )
 
-// hierarchy is one mounted cgroup tree and where in it this process is.
+// hierarchy is one mounted cgroup tree and where in it this process is. Of version 2 there is one tree; of version 1 there
+// is one for each controller, or for several that are mounted together (cpu,cpuacct).
 type hierarchy struct {
-	// controllers of a version 1 tree; nil for the version 2 tree.
+	// controllers of a version 1 tree that limit or count (memory, pids, cpu); nil for the version 2 tree, where what can
+	// be had depends on the cgroup.
 	controllers []string
-	// mount is where the tree is mounted, root which of its cgroups is seen there.
+	// mount is where the tree is mounted, root which of its cgroups is seen there: in a container mostly not the top one.
 	mount, root string
 	// own is the directory of this process's cgroup; empty if it is not visible below mount.
 	own string
@@ -25,7 +27,8 @@ type hierarchy struct {
 type hierarchies struct {
 	unified *hierarchy
 	v1      []hierarchy
-	// points are the mount points of all cgroup trees, those without a controller of interest too.
+	// points are the mount points of all cgroup trees, those without a controller of interest too: a step that may write
+	// to any of them could move itself out of sight, so all become read-only for it.
 	points []string
 }
 
@@ -49,7 +52,7 @@ func readHierarchies() (hierarchies, error) {
 func parseHierarchies(mountinfo, cgroup io.Reader) (hierarchies, error) {
 	var found hierarchies
 	lines := bufio.NewScanner(mountinfo)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, 1<<20) // the line of an overlay names all of its layers
 	for lines.Scan() {
 		h, version := parseMount(lines.Text())
 		if version != 0 {
@@ -75,8 +78,9 @@ func parseHierarchies(mountinfo, cgroup io.Reader) (hierarchies, error) {
 	return found, nil
 }
 
-// parseMount reads one line of mountinfo: ID PARENT DEV ROOT MOUNT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS.
-// Version 0 means that the line is not about cgroups.
+// parseMount reads one line of mountinfo: ID PARENT DEV ROOT MOUNT OPTIONS [TAGS...] - TYPE SOURCE SUPEROPTIONS
+// (proc(5)). The number of tags varies, hence the cut at the dash. A version 1 tree names its controllers
+// among the superoptions. Version 0 means that the line is not about cgroups.
 func parseMount(line string) (hierarchy, int) {
 	before, after, ok := strings.Cut(line, " - ")
 	fields, tail := strings.Fields(before), strings.Fields(after)
@@ -98,7 +102,8 @@ func parseMount(line string) (hierarchy, int) {
 	return hierarchy{}, 0
 }
 
-// parseOwn reads /proc/PID/cgroup: controller to path, with the empty controller for version 2.
+// parseOwn reads /proc/PID/cgroup: controller to path, with the empty controller for version 2. Its lines are
+// `0::/path` for version 2, `4:cpu,cpuacct:/path` for version 1, and `1:name=systemd:/path` for a tree without one.
 func parseOwn(cgroup io.Reader) (map[string]string, error) {
 	paths := map[string]string{}
 	lines := bufio.NewScanner(cgroup)
@@ -127,7 +132,7 @@ func (h *hierarchy) locate(path string) {
 	h.own = filepath.Join(h.mount, rel)
 }
 
-// unescapeMount undoes the octal escapes of mountinfo.
+// unescapeMount undoes the octal escapes of mountinfo: a blank, a tab, a line end and the backslash.
 func unescapeMount(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

@@ -11,26 +11,31 @@ import (
 	"sync"
 )
 
-// Host runs builds on this machine. It is safe for concurrent use.
+// Host runs builds on this machine. It is safe for concurrent use: builds, and steps of one build, run side by side.
+// Open makes one; Close is called when every build is torn down.
 type Host struct {
-	cfg    Config
+	cfg    Config // Limits is guarded by mu, the rest stays as it was opened
 	report Report
-	users  *users
-	tree   *tree // nil without cgroups
+	users  *users // nil: steps run as the runner's own user
+	tree   *tree  // nil without cgroups
 	// readOnly are the cgroup mounts that steps may not write to.
 	readOnly []string
-	hasShm   bool
+	// hasShm says that there is a /dev/shm to cover: a bind needs a target.
+	hasShm bool
 
+	// mu guards what follows. It and a build's mu are never held at once.
 	mu     sync.Mutex
-	builds map[string]*build
+	builds map[string]*build // from Create to a Teardown without an error
 }
 
-// build is what this runner knows of a build beyond what the host itself tells.
+// build is what this runner knows of a build beyond what the host itself tells. After a crash nothing of it is left,
+// so what ends a build can do without: the nil *build is one of which nothing is known.
 type build struct {
 	Build
-	user    *identity
-	uidLock *os.File // for a uid of a range
+	user    *identity // nil: the runner's own user
+	uidLock *os.File  // for a uid of a range
 
+	// mu guards what follows and the runs of the steps.
 	mu     sync.Mutex
 	steps  map[string]*step
 	closed bool // being torn down: nothing new is started
@@ -40,12 +45,16 @@ type build struct {
 type step struct {
 	group  cgroup   // empty without cgroups
 	v1     []cgroup // one for each controller
-	memory cgroup   // the one that counts memory, of either version
-	runs   []*run
+	memory cgroup   // the one that counts memory, of either version; empty if none does
+	runs   []*run   // ended ones too, until release: what they left behind may still hold their pipes
 }
 
 // Open tries how builds can be contained on this host, best way first, each on a child process of its own, and
-// returns a Host that uses the first that works.
+// returns a Host that uses the first that works. To try is the only way to know: kernel, mounts, containers around the
+// runner and what its service manager delegates all have a say.
+//
+// It may move this process into a cgroup of its own below the present one (see makeRoom); Close moves it back. An
+// error is a setting that cannot be had here: a *UserError, or a Config.Mode that does not work.
 func Open(ctx context.Context, cfg Config) (*Host, error) {
 	h := &Host{cfg: cfg.withDefaults(), builds: map[string]*build{}}
 	if strings.ContainsRune(h.cfg.Name, '/') {
@@ -71,7 +80,8 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	return h, nil
 }
 
-// choose sets the mode.
+// choose sets the mode. A host's cgroup trees allow one mode at most, so what is left to try after that is Subreaper,
+// which needs nothing of the host and is therefore not tried.
 func (h *Host) choose(ctx context.Context, trees hierarchies) error {
 	want := h.cfg.Mode
 	if mode := trees.mode(); want == "" || want == mode {
@@ -113,8 +123,8 @@ func (h *Host) Mode() Mode { return h.report.Mode }
 // Report is what Open found out.
 func (h *Host) Report() Report { return h.report }
 
-// SetLimits changes the limits of builds that are created from now on. It returns a sentence for each that cannot be
-// enforced here.
+// SetLimits changes the limits of builds that are created from now on; those that run keep theirs. It returns a sentence
+// for each that cannot be enforced here.
 func (h *Host) SetLimits(l Limits) (warnings []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,11 +132,13 @@ func (h *Host) SetLimits(l Limits) (warnings []string) {
 	return h.unenforced(l)
 }
 
-// Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories.
+// Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories. After an
+// error, Teardown removes what it had made. Where each build has a uid of its own it fails when the range is used up.
 func (h *Host) Create(ctx context.Context, b Build) error {
 	if b.Name == "" || strings.ContainsRune(b.Name, '/') || strings.HasPrefix(b.Name, ".") || reserved(b.Name) {
 		return fmt.Errorf("create build %q: not a name that a cgroup can have", b.Name)
 	}
+	// Held throughout: of two calls with one name, one fails and leaves alone what the other makes.
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if _, ok := h.builds[b.Name]; ok {
@@ -171,12 +183,14 @@ func (b *build) makeDirs() error {
 	if b.user == nil || b.Root == "" {
 		return nil
 	}
+	// Lchown: a symbolic link of DRONE_RUNNER_SYMLINKS points out of the build's directory.
 	return filepath.WalkDir(b.Root, func(path string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Lchown(path, b.user.UID, b.user.GID))
 	})
 }
 
-// shm is the directory that the steps see as /dev/shm.
+// shm is the directory that the steps see as /dev/shm, so that what they leave there (POSIX shared memory and
+// semaphores, see shm_overview(7)) goes with the build. Unlike the host's it is on disk.
 func (b *build) shm() string {
 	if b.Root == "" || b.Tmp == "" {
 		return ""
@@ -184,7 +198,7 @@ func (b *build) shm() string {
 	return filepath.Join(b.Root, "shm")
 }
 
-// unlock gives the build's uid back.
+// unlock gives the build's uid back: a flock ends with the descriptor. It may be called again.
 func (b *build) unlock() error {
 	if b.uidLock == nil {
 		return nil
@@ -195,10 +209,11 @@ func (b *build) unlock() error {
 }
 
 // Close removes the folder that held the builds' cgroups, unless some build still has one or another runner uses it.
-// The Host is not used afterwards.
+// The Host is not used afterwards. It ends no build and waits for none.
 func (h *Host) Close() error { return h.tree.close() }
 
-// Owner is the user and group to whom files of the build must belong; the runner's own where no other is set.
+// Owner is the user and group to whom files of the build must belong; the runner's own where no other is set, and for a
+// build that is not known.
 func (h *Host) Owner(build string) (uid, gid int) {
 	if b := h.build(build); b != nil && b.user != nil {
 		return b.user.UID, b.user.GID
@@ -206,7 +221,8 @@ func (h *Host) Owner(build string) (uid, gid int) {
 	return os.Geteuid(), os.Getegid()
 }
 
-// Owns says whether the user's processes and directories may be those of builds.
+// Owns says whether the user's processes and directories may be those of builds. Of a range it is every uid, whether or
+// not a build has it now: a crash may have left it.
 func (h *Host) Owns(uid int) bool {
 	switch u := h.users; {
 	case uid == os.Geteuid():

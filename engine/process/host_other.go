@@ -14,7 +14,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
 
-// Host runs builds on this machine: here only with process groups, enough to try a pipeline by hand.
+// Host runs builds on this machine: here only with process groups, enough to try a pipeline by hand. What starts a session
+// of its own escapes, nothing is found after a crash, and a PID that the system uses again can be taken for a group.
 type Host struct {
 	cfg    Config
 	report Report

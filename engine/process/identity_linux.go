@@ -14,11 +14,13 @@ import (
 // identity is whom a command runs as.
 type identity struct {
 	UID, GID int
-	// Groups are the supplementary groups; root's is never among them.
+	// Groups are the supplementary groups; root's is never among them. They must be set even if there are none: who only
+	// changes uid and gid keeps the groups of the runner.
 	Groups []int
 }
 
-// users is who the steps of builds may run as: one user for all, or one uid of a range for each build.
+// users is who the steps of builds may run as: one user for all, or one uid of a range for each build. Only a range keeps
+// builds apart that run at once, for a user may signal all of its own processes.
 type users struct {
 	shared      *identity
 	first, last int // the range, if shared is nil
@@ -46,7 +48,8 @@ func usersOf(text string) (*users, error) {
 // and the one between as "leave the user as it is" (setresuid(2)).
 const maxUID = math.MaxUint32 - 1
 
-// parseUser reads a name, a uid, or a range FIRST-LAST of uids. Nothing means the runner's own user and returns nil.
+// parseUser reads a name, a uid, or a range FIRST-LAST of uids. Nothing means the runner's own user and returns nil. A name
+// may hold a dash too, so what is no range of two numbers is looked up.
 func parseUser(text string) (*users, error) {
 	if text == "" {
 		return nil, nil
@@ -69,7 +72,8 @@ func parseUser(text string) (*users, error) {
 	return &users{shared: who}, nil
 }
 
-// lookupUser finds a user's id and own groups. A bare uid without an entry has a group of the same number.
+// lookupUser finds a user's id and own groups. A bare uid without an entry has a group of the same number, as the uids
+// of a range do: nobody has to make users for builds.
 func lookupUser(text string) (*identity, error) {
 	uid, notNumber := strconv.Atoi(text)
 	if notNumber == nil && (uid < 0 || int64(uid) > maxUID) { // before the lookup, whose C library takes 32 bits as well

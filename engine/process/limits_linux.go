@@ -9,10 +9,12 @@ import (
 	"strconv"
 )
 
-// cpuPeriod is the kernel's default for counting CPU quotas, in microseconds.
+// cpuPeriod is the kernel's default for counting CPU quotas, in microseconds. A quota below 1000 of them is refused, so a
+// hundredth of a processor is the smallest limit there is.
 const cpuPeriod = 100_000
 
-// setting is one limit as each cgroup version has it.
+// setting is one limit as each cgroup version has it. The values are written in their order: version 1 refuses a limit
+// on memory and swap (memsw) that is below the one on memory, and takes a CPU quota with the period that is set then.
 type setting struct {
 	controller string
 	v2, v1     []fileValue
@@ -21,7 +23,7 @@ type setting struct {
 // fileValue is what is written to one file of a cgroup.
 type fileValue struct {
 	file, value string
-	// optional files are missing on some kernels.
+	// optional files are missing on some kernels: those about swap, where it is not counted (swapaccount=0).
 	optional bool
 }
 
@@ -52,8 +54,8 @@ func (l Limits) settings() []setting {
 	return all
 }
 
-// limit sets one limit on a build, through whichever version has the controller. Where none has, the limit cannot be
-// enforced; the report says so once.
+// limit sets one limit on a build, through whichever version has the controller: a controller is in one tree only, and
+// which one is the host's choice. Where none has, the limit cannot be enforced; the report says so once.
 func (t *tree) limit(build string, s setting) error {
 	group, files := t.folder.child(build), s.v2
 	if !slices.Contains(t.controllers, s.controller) {
@@ -75,7 +77,8 @@ func (t *tree) limit(build string, s setting) error {
 	return nil
 }
 
-// usage is what a step has used up to now.
+// usage is what a step has used up to now, all its commands together. A single one's share of the first two is the
+// difference between its start and its end; a peak has no share.
 type usage struct {
 	cpuMicros, oomKills, peak int64
 }
@@ -90,6 +93,7 @@ func (s *step) usage() usage {
 	if s.memory == "" {
 		return u
 	}
+	// Version 2 has oom_kill from Linux 4.13 on and memory.peak from 5.19, version 1 its oom_kill from 4.13.
 	if s.memory == s.group {
 		u.oomKills, _ = s.memory.field("memory.events", "oom_kill")
 		u.peak, _ = s.memory.number("memory.peak")

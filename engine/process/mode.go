@@ -2,10 +2,13 @@ package process
 
 import "fmt"
 
-// Mode is a way to contain a build.
+// Mode is a way to contain a build. Where cgroups can be had, the mode is named after them and after who the runner is:
+// not being root costs the limits on hybrid hosts, and elsewhere depends on what the service manager delegates.
 type Mode string
 
-// The modes, best first.
+// The modes, best first. Hybrid hosts have version 1 controllers and an empty version 2 tree beside them: a build is
+// killed through version 2 and limited through version 1. Hosts with version 1 only get Subreaper. ProcessGroup is for
+// other systems than Linux, and nothing chooses it there.
 const (
 	CgroupRoot      Mode = "cgroup-v2-root"
 	CgroupDelegated Mode = "cgroup-v2-delegated"
@@ -18,7 +21,8 @@ const (
 // String is the mode's name as doctor and the metrics show it.
 func (m Mode) String() string { return string(m) }
 
-// Guarantee is one sentence for an operator: what holds in this mode.
+// Guarantee is one sentence for an operator: what holds in this mode. It says what is killed; whether a hostile step is
+// held back is Report.Isolated, and depends on the steps' user.
 func (m Mode) Guarantee() string {
 	switch m {
 	case CgroupRoot:
@@ -38,13 +42,13 @@ func (m Mode) Guarantee() string {
 	return "unknown mode"
 }
 
-// Attempt is one mode that was tried and why it was not chosen.
+// Attempt is one mode that was tried and why it was not chosen. Err is for an operator, who can often mend it.
 type Attempt struct {
 	Mode Mode
 	Err  error
 }
 
-// Report is what Open found out about this host.
+// Report is what Open found out about this host. The runner logs it at start, and `doctor` prints it.
 type Report struct {
 	Mode Mode
 
@@ -54,7 +58,7 @@ type Report struct {
 	// Cgroup is the directory that holds the builds' cgroups; empty without cgroups.
 	Cgroup string
 
-	// Controllers are those that limit and count builds.
+	// Controllers are those of memory, pids and cpu that limit and count builds, of either version, in alphabetic order.
 	Controllers []string
 
 	// PrivateMounts says that steps get a /tmp of their own and see Binds.

@@ -15,19 +15,22 @@ import (
 // namespace of its own, out of the same directories, so that no namespace has to be kept alive, by whom or what
 // ever, and a mount that a step makes ends with it.
 type mountPlan struct {
-	// Root is the build's directory: it stays visible where it is, even below /tmp.
+	// Root is the build's directory: it stays visible where it is, even below /tmp, where it lies unless DRONE_RUNNER_ROOT
+	// says otherwise.
 	Root string
 	// Tmp and Shm are shown as /tmp and /dev/shm; empty leaves the host's.
 	Tmp, Shm string
 	Binds    []Bind
-	// ReadOnly are mount points (of cgroup trees) that become read-only.
+	// ReadOnly are mount points (of cgroup trees) that become read-only. A step that is root can undo that; for any other
+	// it is what keeps it from moving itself out of its cgroup.
 	ReadOnly []string
 	// Restricted makes what the build can write to nosuid and nodev. Not for a step that is root: it may unpack a whole
 	// system and work in it.
 	Restricted bool
 }
 
-// apply moves the calling thread to a new mount namespace. A nil plan leaves it where it is.
+// apply moves the calling thread to a new mount namespace. A nil plan leaves it where it is. The caller has locked the
+// thread and becomes the command on it; the process's other threads stay behind and end with execve(2).
 func (p *mountPlan) apply() error {
 	if p == nil {
 		return nil
@@ -47,7 +50,8 @@ func (p *mountPlan) apply() error {
 	return p.bind()
 }
 
-// bind opens every source before the first mount hides any of them.
+// bind opens every source before the first mount hides any of them. The order of the mounts matters as well: Root comes
+// after /tmp, in which it may lie, and the caller's binds after both.
 func (p *mountPlan) bind() error {
 	own := []Bind{}
 	if p.Shm != "" {
@@ -56,6 +60,7 @@ func (p *mountPlan) bind() error {
 	if p.Tmp != "" {
 		own = append(own, Bind{Source: p.Tmp, Target: "/tmp"})
 	}
+	// Over itself: to bring it back from below /tmp, or to have a mount that can be restricted.
 	if p.Tmp != "" && below(p.Root, "/tmp") || p.Restricted && p.Root != "" {
 		own = append(own, Bind{Source: p.Root, Target: p.Root})
 	}
@@ -81,7 +86,8 @@ func (p *mountPlan) bind() error {
 	return failed
 }
 
-// mount shows the open source at the target. Below a /tmp of our own the target is made first.
+// mount shows the open source at the target. Below a /tmp of our own the target is made first: what the host has there is
+// hidden. Recursive, so that what is mounted below the source comes along.
 func (b Bind) mount(source int, ownTmp bool) error {
 	if ownTmp && b.Target != "/tmp" && below(b.Target, "/tmp") {
 		if err := makeTarget(source, b.Target); err != nil {
@@ -91,13 +97,15 @@ func (b Bind) mount(source int, ownTmp bool) error {
 	if err := unix.Mount("/proc/self/fd/"+itoa(source), b.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind %s over %s: %w", b.Source, b.Target, err)
 	}
+	// A bind takes over its source's flags whatever mount(2) is told; they are changed in a second call.
 	if b.ReadOnly {
 		return addFlags(b.Target, unix.MS_RDONLY)
 	}
 	return nil
 }
 
-// makeTarget creates what the source can be mounted on: a directory or a file.
+// makeTarget creates what the source can be mounted on: a directory or a file. It stays in the build's /tmp and goes with
+// that.
 func makeTarget(source int, target string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(source, &st); err != nil {
@@ -116,7 +124,8 @@ func makeTarget(source int, target string) error {
 	return f.Close()
 }
 
-// addFlags restricts one mount for this namespace (read-only, nosuid, nodev) and leaves its other flags alone.
+// addFlags restricts one mount for this namespace (read-only, nosuid, nodev) and leaves its other flags alone: in a user
+// namespace the kernel refuses a remount that drops one which the mount came with (mount_namespaces(7)).
 func addFlags(point string, flags uintptr) error {
 	// Of these three, the old flags and the new attributes have the same numbers.
 	err := unix.MountSetattr(unix.AT_FDCWD, point, 0, &unix.MountAttr{Attr_set: uint64(flags)})
@@ -133,7 +142,7 @@ func addFlags(point string, flags uintptr) error {
 	return nil
 }
 
-// below says that path is dir or lies in it.
+// below says that path is dir or lies in it. It compares names and follows no link.
 func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -12,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeCapacity is the most that a pipe can hold (fs.pipe-max-size without privileges).
+// pipeCapacity is the most that a pipe can hold (fs.pipe-max-size without privileges; a new one has 64 KiB).
 const pipeCapacity = 1 << 20
 
 // capture copies what a command writes to its step's output. When the command has ended although something that it
 // left behind still holds the pipe, it lets go of the output and reads on into nothing: a server started by one step
-// must neither block nor die when it logs during the next.
+// must neither block nor die when it logs during the next. (A closed pipe would kill it by SIGPIPE.)
+//
+// One goroutine copies; newCapture starts it and close waits for it. Only that one writes to out.
 type capture struct {
 	pipe     *os.File
 	out      io.Writer
@@ -27,7 +29,8 @@ type capture struct {
 	err      error // the first of out's errors; read after released
 }
 
-// newCapture returns the capture and the end of the pipe for the command.
+// newCapture returns the capture and the end of the pipe for the command. The caller closes that end as soon as the
+// command has it, or the pipe would never come to its end.
 func newCapture(out io.Writer) (*capture, *os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -64,7 +67,8 @@ func (c *capture) copy() {
 }
 
 // copyRest copies what is in the pipe at this moment, and no more than fits into one: what the command itself wrote
-// is among that.
+// is among that, and something left behind that writes without an end does not hold the step. It reads past the pipe's
+// own deadline, which has passed.
 func (c *capture) copyRest(buf []byte) {
 	raw, err := c.pipe.SyscallConn()
 	if err != nil || c.pipe.SetReadDeadline(time.Time{}) != nil {
@@ -102,13 +106,14 @@ func (c *capture) emit(b []byte) {
 func (c *capture) release() { c.once.Do(func() { close(c.released) }) }
 
 // finish is called when the command has ended. It waits until nobody holds the pipe, at most for the grace period;
-// afterwards out is not written to.
+// afterwards out is not written to. The error is the first of out's: the step's log is not whole then.
 func (c *capture) finish(grace time.Duration) error {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-c.done:
 	case <-timer.C:
+		// A deadline in the past is the one way to wake a Read without closing the pipe.
 		if err := c.pipe.SetReadDeadline(time.Unix(1, 0)); err != nil {
 			<-c.done // closed meanwhile: the build is torn down
 		}
@@ -127,7 +132,7 @@ func (c *capture) close() error {
 	return err
 }
 
-// exitOf reads a wait status.
+// exitOf reads a wait status. Of a process that a signal ended Go's own ExitStatus is -1, which tells nobody anything.
 func exitOf(ws syscall.WaitStatus) Exit {
 	if ws.Signaled() {
 		return Exit{Code: 128 + int(ws.Signal()), Signal: ws.Signal()}

@@ -27,7 +27,8 @@ type proc struct {
 // clockTick is USER_HZ, which is 100 on every architecture that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// readProc looks one process up; false means that there is none (any more).
+// readProc looks one process up; false means that there is none (any more). The fields are those of /proc/PID/stat
+// (proc(5)), counted from the state, which is the third: ppid is 4, starttime 22.
 func readProc(pid int) (proc, bool) {
 	stat, err := readWhole(procPath(pid, "stat"))
 	if err != nil {
@@ -49,7 +50,8 @@ func visitAll(visit func(proc)) error {
 	return visitThose(func(int) bool { return true }, visit)
 }
 
-// visitThose visits the living processes of the host whose PID is worth more than a first look.
+// visitThose visits the living processes of the host whose PID is worth more than a first look: on a host with a thousand
+// processes it is the reading of files that takes the time.
 func visitThose(worth func(pid int) bool, visit func(proc)) error {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -104,7 +106,8 @@ func (p proc) same() bool {
 	return ok && now.start == p.start && !now.zombie
 }
 
-// signal reaches this process only, never a later one with its PID. A process that is gone is no error.
+// signal reaches this process only, never a later one with its PID. A process that is gone is no error; EPERM, for one of
+// another user's, is. Before Linux 5.3, which has no pidfd_open(2), a moment remains in which the PID can change hands.
 func (p proc) signal(sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if errors.Is(err, unix.ENOSYS) {
@@ -125,7 +128,9 @@ func (p proc) signal(sig unix.Signal) error {
 	return err
 }
 
-// marker returns the builds named in the process's environment: by MarkerEnv and by KeptMarkerEnv.
+// marker returns the builds named in the process's environment: by MarkerEnv and by KeptMarkerEnv. The kernel shows what
+// the process was started with; it can write over that, as it can start a child with no environment at all. Hence the
+// scans by cgroup, by parent and by uid beside this one.
 func (p proc) marker() (build, kept string) {
 	environ, err := readWhole(procPath(p.pid, "environ"))
 	if err != nil {
@@ -186,7 +191,8 @@ func (p proc) isFile(name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// age is how long the process has been running.
+// age is how long the process has been running, to a tick. A clock of the host's boot is compared with another, so setting
+// the time does not change it.
 func (p proc) age() (time.Duration, bool) {
 	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {

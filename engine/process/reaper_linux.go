@@ -16,7 +16,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
 
-// EndStep says which processes the step left running and, unless leftovers are kept until the build's end, ends them.
+// EndStep says which processes the step left running and, unless leftovers are kept until the build's end, ends them. It is
+// called once all of the step's commands have ended; what is left is then nobody's any more. An unknown build or step has
+// nothing to end, and is no error. With nothing that ignores SIGTERM it takes milliseconds, else the grace period.
 func (h *Host) EndStep(ctx context.Context, buildName, stepName string) ([]leftover.Item, error) {
 	b := h.build(buildName)
 	if b == nil {
@@ -49,7 +51,9 @@ func (h *Host) stopStep(ctx context.Context, b *build, s *step) error {
 	return sweep(ctx.Done(), sweepPlan{find: b.below(s), grace: h.cfg.Grace, over: over})
 }
 
-// stopGroup ends all processes of a cgroup and waits until it is empty.
+// stopGroup ends all processes of a cgroup and waits until it is empty: first SIGTERM to each, which cgroup.kill cannot
+// send, then cgroup.kill. Between the list and the signal a PID can go to a stranger; hence the look whether it is in.
+// When ctx ends, only the grace is cut short.
 func (h *Host) stopGroup(ctx context.Context, g cgroup) error {
 	pids, err := g.pids()
 	for _, pid := range pids {
@@ -92,7 +96,8 @@ func (g cgroup) tail() string {
 	return strings.Join(parts[max(0, len(parts)-2):], "/")
 }
 
-// stepPIDs are the processes of a step.
+// stepPIDs are the processes of a step. Without cgroups that is a walk along parents, which can miss one that moves: as
+// long as a launcher lives there must be somebody, so it looks again.
 func (h *Host) stepPIDs(b *build, s *step) ([]int, error) {
 	if s.group != "" {
 		return s.group.pids()
@@ -105,7 +110,7 @@ func (h *Host) stepPIDs(b *build, s *step) ([]int, error) {
 	return pids, err
 }
 
-// isGone says that the PID is not the run's any more.
+// isGone says that the PID is not the run's any more: it has been waited for, and the kernel may give it to another.
 func (r *run) isGone() bool {
 	select {
 	case <-r.gone:
@@ -115,7 +120,9 @@ func (r *run) isGone() bool {
 	}
 }
 
-// Builds names the builds of this runner that have a cgroup or a process on this host.
+// Builds names the builds of this runner that have a cgroup or a process on this host, those that it is running among
+// them. It reads the environment of every process, about 0.1 ms for each. Builds of Config.Ended are found by their
+// cgroups only: the marker alone does not say whether their runner still lives, a folder's lock does.
 func (h *Host) Builds(ctx context.Context) ([]string, error) {
 	names := map[string]bool{}
 	h.mu.Lock()
@@ -143,7 +150,8 @@ func (h *Host) Builds(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(names)), errors.Join(err, scanErr)
 }
 
-// folders are all directories that hold this runner's builds; none without cgroups.
+// folders are all directories that hold this runner's builds; none without cgroups. The present one of version 2 comes
+// first. Controllers that are mounted together share one, which is listed once.
 func (t *tree) folders() []cgroup {
 	if t == nil {
 		return nil
@@ -176,7 +184,8 @@ func (t *tree) groups(build string) []cgroup {
 	return found
 }
 
-// Remaining are the processes that the build still has, wherever they hid, and cgroups that could not be removed.
+// Remaining are the processes that the build still has, wherever they hid, and cgroups that could not be removed. Of a
+// build that runs, that is all of them; what Keep has left alive is not among them. It changes nothing.
 func (h *Host) Remaining(ctx context.Context, build string) ([]leftover.Item, error) {
 	pids, err := h.inside(build)
 	var left []leftover.Item
@@ -209,6 +218,9 @@ func (h *Host) inside(build string) ([]int, error) {
 
 // Teardown ends every process of the build and removes its cgroups. What a build with Keep has running is moved aside
 // instead, lives on, and is returned as well (see Keeps). It may be called for a build of an earlier run of this program.
+//
+// It waits until they are gone: the grace period, and up to 30 s more for what was killed. ctx cuts that short. After
+// an error the build is still known, and the next call goes on; Run refuses it from the first call on.
 func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, error) {
 	b := h.build(name)
 	if b != nil {
@@ -217,6 +229,7 @@ func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, erro
 		b.mu.Unlock()
 	}
 	ended, err := h.endAll(ctx, name)
+	// The uid is forgotten last: until then the next look for the build also goes by it.
 	if err == nil { // or something is alive that would be waited for
 		err = errors.Join(b.release(ctx), h.removeGroups(ctx, name), releaseUID(MarkerEnv+"="+h.markerValue(name)))
 	}
@@ -229,7 +242,8 @@ func (h *Host) Teardown(ctx context.Context, name string) ([]leftover.Item, erro
 	return ended, nil
 }
 
-// endAll ends what is in the build's cgroups and what is not.
+// endAll ends what is in the build's cgroups and what is not. The cgroups come first: without what is in them hardly
+// anybody is left who could start something new outside.
 func (h *Host) endAll(ctx context.Context, name string) ([]leftover.Item, error) {
 	inside, err := h.inside(name)
 	ended := items(inside)
@@ -263,7 +277,8 @@ func (h *Host) Keeps(build string) (bool, error) {
 	return slices.ContainsFunc(h.tree.groups(build), func(g cgroup) bool { return strings.HasSuffix(g.name(), keepSuffix) }), nil
 }
 
-// moveAside moves the processes to a cgroup that no later teardown looks at.
+// moveAside moves the processes to a cgroup that no later teardown looks at. There is no call that moves a whole cgroup, so
+// it is done one by one, again and again until the old one is empty.
 func (g cgroup) moveAside() error {
 	kept := cgroup(strings.TrimSuffix(string(g), keepSuffix) + keptSuffix)
 	for range 100 { // each round also moves what the last one's processes forked meanwhile
@@ -283,7 +298,8 @@ func (g cgroup) moveAside() error {
 	return fmt.Errorf("processes fork faster than they can be moved out of %s", g)
 }
 
-// release lets go of what the runner itself holds for the build: launchers, pipes, the uid.
+// release lets go of what the runner itself holds for the build: launchers, pipes, the uid. It also awaits the goroutines
+// of each run (wait and copy), which is why it comes after everything was ended.
 func (b *build) release(ctx context.Context) error {
 	if b == nil {
 		return nil
@@ -305,7 +321,8 @@ func (b *build) release(ctx context.Context) error {
 	return errors.Join(err, b.unlock())
 }
 
-// removeGroups removes the build's cgroups, and those of kept builds whose processes have ended.
+// removeGroups removes the build's cgroups, and those of kept builds whose processes have ended: nobody else comes by to
+// do that.
 func (h *Host) removeGroups(ctx context.Context, build string) error {
 	var err error
 	for _, g := range h.tree.groups(build) {
@@ -323,7 +340,8 @@ func (h *Host) removeGroups(ctx context.Context, build string) error {
 	return err
 }
 
-// removeSoon removes the cgroup, waiting for processes that are dead but not yet gone from it.
+// removeSoon removes the cgroup, waiting for processes that are dead but not yet gone from it: version 1 has no file that
+// tells when that is.
 func (g cgroup) removeSoon(ctx context.Context) error {
 	for deadline := time.Now().Add(killWait); ; {
 		err := g.remove()

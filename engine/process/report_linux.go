@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probeMounts finds out whether steps can have a mount namespace, by making one for a command that does nothing.
+// probeMounts finds out whether steps can have a mount namespace, by making one for a command that does nothing. A
+// runner that is not root needs a user namespace for it, which many hosts forbid (kernel.unprivileged_userns_clone,
+// user.max_user_namespaces, AppArmor); in a container it may be the seccomp profile that does.
 func (h *Host) probeMounts(ctx context.Context) {
 	if h.cfg.ShareMounts {
 		return
@@ -45,6 +47,7 @@ func (r *run) awaitProbe(ctx context.Context) error {
 		}
 	case <-ctx.Done():
 		err = context.Cause(ctx)
+		// Below a launcher first: without it they would be orphans that nobody looks for.
 		visitBelow(r.cmd.Process.Pid, func(p proc) { err = errors.Join(err, p.signal(unix.SIGKILL)) })
 		err = errors.Join(err, r.cmd.Process.Kill())
 	}
@@ -58,7 +61,7 @@ func (h *Host) warn(format string, args ...any) {
 	h.report.Warnings = append(h.report.Warnings, fmt.Sprintf(format, args...))
 }
 
-// describe writes down what does not hold on this host.
+// describe writes down what does not hold on this host, and what would mend it.
 func (h *Host) describe() {
 	root := os.Geteuid() == 0
 	h.report.Isolated = (h.users != nil || !root) && h.report.PrivateMounts
@@ -93,7 +96,8 @@ func (h *Host) unenforced(l Limits) []string {
 	return sentences
 }
 
-// Probe finds out what [Open] would, for a person who asks.
+// Probe finds out what [Open] would, for a person who asks (`cc-ci-runner doctor`), and closes the Host again. It may be
+// called beside a runner of the same name, whose folders are left alone.
 func Probe(ctx context.Context, cfg Config) (Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

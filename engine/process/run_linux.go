@@ -18,19 +18,19 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
 
-// run is one command that was started.
+// run is one command that was started. Two goroutines belong to it, wait and the capture's copy; build.release awaits both.
 type run struct {
-	cmd *exec.Cmd
+	cmd *exec.Cmd // the stub, which becomes the command, or the launcher
 	out *capture
 	// launcher says that cmd is one, stays that it outlives the command as the reaper of its orphans; control is
 	// closed to let it go.
 	launcher, stays bool
-	control         *os.File
-	ended           chan result
+	control         *os.File      // nil once closed; under the build's mu
+	ended           chan result   // one result, buffered: nobody may be there to take it
 	gone            chan struct{} // the stub or launcher has been waited for
 }
 
-// result is how the command itself ended.
+// result is how the command itself ended. With err it is not known how, or it never began.
 type result struct {
 	exit Exit
 	err  error
@@ -40,7 +40,10 @@ type result struct {
 // end, killed after the grace period, and the error is ctx's cause beside the Exit. An error without that is about
 // starting: the command did not run.
 //
-// What the command leaves running does not hold Run: it is listed in the Exit and lives until EndStep or Teardown.
+// What the command leaves running does not hold Run: it is listed in the Exit and lives until EndStep or Teardown. It may
+// keep the output open; Run waits a second for that, and drops what comes later.
+//
+// Commands of one build, of one step even, may run at once; an end of ctx then ends the whole step.
 func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 	if ctx.Err() != nil {
 		return Exit{}, context.Cause(ctx)
@@ -79,7 +82,8 @@ func (h *Host) Run(ctx context.Context, c Command) (Exit, error) {
 	return exit, errors.Join(cause, outErr, leftErr)
 }
 
-// start starts the command, unless the build is being torn down.
+// start starts the command, unless the build is being torn down. It holds the build's lock until the child is in its
+// cgroup and in the list, so that a teardown either finds it there or comes before it.
 func (h *Host) start(b *build, c Command) (*step, *run, usage, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,6 +125,7 @@ func (h *Host) orderFor(b *build, s *step, c Command) order {
 		Args: c.Args, Dir: c.Dir, Env: append([]string{h.marker(b)}, c.Env...),
 		User: b.user, NoNewPrivs: b.user != nil, Keep: b.Keep, Reaper: h.tree == nil,
 	}
+	// Version 2's cgroup is entered by clone3(2) itself; version 1 has no such thing.
 	for _, g := range s.v1 {
 		o.Join = append(o.Join, string(g.child("tasks")))
 	}
@@ -132,7 +137,7 @@ func (h *Host) orderFor(b *build, s *step, c Command) order {
 	return o
 }
 
-// shmOf is what is shown as /dev/shm, if this host has one to cover.
+// shmOf is what is shown as /dev/shm, if this host has one to cover. Create has made it (see makeDirs).
 func (h *Host) shmOf(b *build) string {
 	if !h.hasShm {
 		return ""
@@ -152,7 +157,8 @@ func (h *Host) marker(b *build) string {
 // markerValue names the runner too: two runners on a host may have a build of the same name.
 func (h *Host) markerValue(build string) string { return h.cfg.Name + "/" + build }
 
-// spawn starts the stub or the launcher with its order.
+// spawn starts the stub or the launcher with its order. A session of its own (Setsid) keeps a terminal's signals from it:
+// at Ctrl-C in `cc-ci-runner exec` it is the runner that ends the steps.
 func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error) {
 	paper, err := writeOrder(o)
 	if err != nil {
@@ -186,7 +192,8 @@ func (h *Host) spawn(b *build, s *step, o order, output io.Writer) (*run, error)
 	return r, nil
 }
 
-// startIn starts the process inside the cgroup, with its output captured.
+// startIn starts the process inside the cgroup, with its output captured. Standard input stays nil, which os/exec makes
+// /dev/null.
 func (r *run) startIn(group cgroup, output io.Writer) error {
 	if group != "" {
 		dir, err := group.open()
@@ -263,7 +270,8 @@ func notExit(err error) error {
 	return err
 }
 
-// readStatuses reads to the end what the stub and the launcher have to say; nil if that is nothing.
+// readStatuses reads to the end what the stub and the launcher have to say; nil if that is nothing. The first error counts:
+// after the stub's own, the launcher still reports how the stub ended, which is no end of a command.
 func readStatuses(r io.Reader) *result {
 	var res *result
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -281,7 +289,8 @@ func readStatuses(r io.Reader) *result {
 	return res
 }
 
-// writeOrder puts the order into a file that has no name.
+// writeOrder puts the order into a file that has no name. Unlike a pipe it takes any length before somebody reads, and the
+// stub can read it once more after the launcher has.
 func writeOrder(o order) (*os.File, error) {
 	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -294,7 +303,8 @@ func writeOrder(o order) (*os.File, error) {
 	return f, nil
 }
 
-// cancel ends the step and waits for the command's end, which only an unkillable process can delay.
+// cancel ends the step and waits for the command's end, which only an unkillable process can delay: one in
+// uninterruptible sleep, on a network file system that does not answer for one. Run must come back all the same.
 func (h *Host) cancel(ctx context.Context, b *build, s *step, r *run) result {
 	err := h.stopStep(ctx, b, s)
 	wait := killWait

@@ -9,7 +9,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 )
 
-// below finds the processes below the step's launchers. A launcher lives for as long as it has any.
+// below finds the processes below the step's launchers. A launcher lives for as long as it has any, so an empty answer
+// while one lives is only a look at the wrong moment (see insist).
 func (b *build) below(s *step) finder {
 	return func(visit func(proc)) error {
 		for pid := range b.launchersOf(s) {
@@ -33,7 +34,8 @@ func (b *build) tree() finder {
 func (b *build) watched() bool { return len(b.launchers()) > 0 }
 
 // marked finds the build's processes wherever they are: those with its marker in their environment, those below one
-// that has it, and those of the uid that only this build has. It looks at every process of the host.
+// that has it, and those of the uid that only this build has. It looks at every process of the host. The runner itself is
+// left out, in whose environment a test or a nested build may have put the marker.
 func (h *Host) marked(build string) finder {
 	return func(visit func(proc)) error {
 		want := h.markerValue(build)
@@ -65,7 +67,8 @@ func (h *Host) ended(marked, build string) bool {
 	return h.cfg.Ended != "" && strings.HasPrefix(runner, h.cfg.Ended) && name == build
 }
 
-// strays are the build's processes outside its cgroup.
+// strays are the build's processes outside its cgroup. Those inside are among them where they carry its marker; Remaining
+// has both in one list and drops the doubles.
 func (h *Host) strays(build string) ([]proc, error) {
 	b := h.build(build)
 	found, err := b.tree().insist(b.watched)
@@ -77,7 +80,8 @@ func (h *Host) strays(build string) ([]proc, error) {
 }
 
 // endStrays ends, one by one, what is not in the build's cgroup: first what is below launchers, which is quickly
-// looked at, then what else carries its marker.
+// looked at, then what else carries its marker. It returns what it found before it ended any of that: afterwards there
+// is no command line left to name it by.
 func (h *Host) endStrays(ctx context.Context, name string) ([]leftover.Item, error) {
 	b := h.build(name)
 	grace := h.cfg.Grace
@@ -130,7 +134,8 @@ func describe(procs []proc) []leftover.Item {
 	return all
 }
 
-// kept are the processes that the build may leave running, where no cgroup tells.
+// kept are the processes that the build may leave running, where no cgroup tells. One that has cleared its environment is
+// not found, and lives on all the same.
 func (h *Host) kept(build string) ([]leftover.Item, error) {
 	var found []leftover.Item
 	err := visitAll(func(p proc) {

@@ -18,7 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The hidden first arguments of the runner's binary.
+// The hidden first arguments of the runner's binary: the stub becomes a command, the launcher starts a stub and stays its
+// parent, and pause waits for the end of its input, to be killed or counted by whoever tries something out.
 const (
 	stubRole   = "__cc-ci-stub"
 	launchRole = "__cc-ci-launch"
@@ -34,7 +35,7 @@ const (
 )
 
 // order is what a stub has to do. It travels in an unnamed file: a command's environment holds the build's secrets,
-// and it must not steer the stub, which may be root.
+// and it must not steer the stub, which may be root (Go's own runtime reads GODEBUG, for one).
 type order struct {
 	Args []string
 	Dir  string
@@ -44,6 +45,8 @@ type order struct {
 	// whole process waits for 10 ms; only that thread is left when the command starts.
 	Join []string
 
+	// Mounts and User are nil where the stub stays in the runner's. NoNewPrivs keeps setuid programs such as sudo from
+	// giving back what the user lacks; it is set for any user but the runner's own.
 	Mounts     *mountPlan
 	User       *identity
 	NoNewPrivs bool
@@ -55,7 +58,8 @@ type order struct {
 	Keep          bool
 }
 
-// status is what a stub or launcher writes to statusFD: an error, or how the launcher's command ended.
+// status is what a stub or launcher writes to statusFD: an error, or how the launcher's command ended. A stub that has
+// become the command writes nothing: the descriptor is closed by the execve(2), and so the runner reads an end.
 type status struct {
 	Error      string
 	Ended      bool
@@ -64,7 +68,8 @@ type status struct {
 }
 
 // Main plays the part of a stub if args (os.Args) name one; otherwise it returns false at once. A program that opens
-// a [Host] calls it before anything else, and ends with the exit code if handled.
+// a [Host] calls it before anything else, and ends with the exit code if handled. A stub that succeeds does not return:
+// it has become the command. 125 is what env(1) and timeout(1) end with too when it is they that fail.
 func Main(args []string) (handled bool, exit int) {
 	if len(args) < 2 {
 		return false, 0
@@ -130,6 +135,9 @@ func closeOnExec() error {
 }
 
 // runStub turns this process into the command. It only returns if that failed.
+//
+// The order of what it does is fixed: cgroups and mounts need the rights that the new user lacks, and Dir and the program
+// are looked up last, as the step will see them and with its rights.
 func runStub() error {
 	o, err := readOrder()
 	if err != nil {
@@ -144,7 +152,7 @@ func runStub() error {
 	if err := o.Mounts.apply(); err != nil {
 		return err
 	}
-	unix.Umask(0o022)
+	unix.Umask(0o022) // whatever the runner was started with
 	if o.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("set no_new_privs: %w", err)
@@ -184,7 +192,8 @@ func dropCapabilities() error {
 	return nil
 }
 
-// lookPath finds a program as a shell would, in the command's PATH and not in the runner's.
+// lookPath finds a program as a shell would, in the command's PATH and not in the runner's, which exec.LookPath would ask.
+// Without a PATH it is the list that Debian's login gives to root.
 func lookPath(program string, env []string) (string, error) {
 	if strings.ContainsRune(program, '/') {
 		return program, nil
@@ -237,7 +246,9 @@ func runLauncher() error {
 	return reap(cmd.Process.Pid, o)
 }
 
-// intoUserNamespace keeps the ids as they are and grants what mounting needs.
+// intoUserNamespace keeps the ids as they are and grants what mounting needs. One id is all that a process without rights
+// may map (user_namespaces(7)); every other user's files appear as nobody's. The capability is an ambient one because
+// only these survive the execve(2) of the stub; dropCapabilities takes it away again.
 func intoUserNamespace(attr *syscall.SysProcAttr) {
 	uid, gid := os.Getuid(), os.Getgid()
 	attr.Cloneflags = unix.CLONE_NEWUSER

@@ -33,7 +33,8 @@ func (f finder) list() ([]proc, error) {
 	return found, err
 }
 
-// insist asks up to so often for somebody who is there but does not hold still, as long as somebody must be.
+// insist asks up to twenty times for somebody who is there but does not hold still, as long as somebody must be: the
+// kernel's list of children is exact only while they are stopped (proc(5), task/TID/children).
 func (f finder) insist(mustBe func() bool) ([]proc, error) {
 	for range 20 {
 		found, err := f.list()
@@ -71,7 +72,7 @@ func sweep(done <-chan struct{}, plan sweepPlan) error {
 			return err
 		}
 	}
-	immune := map[procKey]bool{}
+	immune := map[procKey]bool{} // who cannot be signalled: looked at again, but not waited for
 	for deadline := time.Now().Add(killWait); ; {
 		stopped, err := stopAll(done, plan.find, immune)
 		if err != nil {
@@ -109,7 +110,8 @@ func unkillable(left []proc) error {
 	return err
 }
 
-// stopAll sends SIGSTOP to whomever find visits until three scans in a row find nobody new.
+// stopAll sends SIGSTOP to whomever find visits until three scans in a row find nobody new. SIGSTOP cannot be caught or
+// ignored. With SIGKILL alone, until a scan found nobody, chains that fork and exit survived in three of eight trials.
 func stopAll(done <-chan struct{}, find finder, immune map[procKey]bool) ([]proc, error) {
 	seen := map[procKey]bool{}
 	var stopped []proc
@@ -181,7 +183,8 @@ func closed(done <-chan struct{}) bool {
 	}
 }
 
-// visitBelow visits the processes below root, which is not among them.
+// visitBelow visits the processes below root, which is not among them, parents before their children: a parent that visit
+// stops makes no more children while they are being listed.
 func visitBelow(root int, visit func(proc)) {
 	for next := childrenOf(root); len(next) > 0; {
 		pid := next[0]
@@ -193,7 +196,8 @@ func visitBelow(root int, visit func(proc)) {
 	}
 }
 
-// childrenOf asks the kernel, or, where it is built without that answer, everybody for their parent.
+// childrenOf asks the kernel, or, where it is built without that answer (CONFIG_PROC_CHILDREN), everybody for their parent.
+// Children belong to the thread that made them, so all threads are asked.
 func childrenOf(pid int) []int {
 	threads, err := os.ReadDir(procPath(pid, "task"))
 	if err != nil {

@@ -23,9 +23,9 @@ type tree struct {
 	base, folder cgroup
 	// leaf is where the runner had to move to, if it had to.
 	leaf cgroup
-	// controllers of version 2 that the builds get.
+	// controllers of version 2 that the builds get: those that the base has and hands down.
 	controllers []string
-	// v1 is the folder by controller.
+	// v1 is the folder by controller, for those that no version 2 tree has.
 	v1 map[string]cgroup
 	// earlier are folders of this name elsewhere in the version 2 and version 1 trees, which a start under another service
 	// or from another shell put there, and those of Config.Ended: what they left must be found from here.
@@ -59,7 +59,8 @@ func (b *build) groupName() string {
 	return b.Name
 }
 
-// stepName turns any text into a directory's name of its own.
+// stepName turns any text into a directory's name of its own: the hash keeps apart what the cleaning makes equal. The
+// prefix keeps it from being a name of the kernel's files, such as cgroup.procs.
 func stepName(step string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
@@ -72,7 +73,8 @@ func stepName(step string) string {
 	return fmt.Sprintf("step-%.40s-%08x", clean, hash.Sum32())
 }
 
-// openTree makes the folder and proves on a child process that what is in it can be killed.
+// openTree makes the folder and proves on a child process that what is in it can be killed. An error means that this way
+// of containment does not work; that a limit or a count is not to be had is only a problem to be told.
 func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error) {
 	if trees.unified == nil {
 		return nil, errors.New("no cgroup2 file system is mounted")
@@ -104,7 +106,7 @@ func openTree(ctx context.Context, cfg Config, trees hierarchies) (*tree, error)
 }
 
 // abandoned are the folders elsewhere in the tree that are ours by their names and that no living runner uses. What
-// disappears while it looks is of no interest.
+// disappears while it looks is of no interest. It keeps the locks, so that no other runner ends the same builds.
 func (t *tree) abandoned(mount string, current cgroup, ours func(name string) bool) []cgroup {
 	var found []cgroup
 	_ = filepath.WalkDir(mount, func(path string, entry fs.DirEntry, err error) error {
@@ -119,7 +121,8 @@ func (t *tree) abandoned(mount string, current cgroup, ours func(name string) bo
 	return found
 }
 
-// lock claims a folder until Close, unless another runner has it.
+// lock claims a folder until Close, unless another runner has it. A flock works on any open directory, and the kernel drops
+// it with the process; a file beside the folders would need a place that all runners and containers share.
 func (t *tree) lock(folder cgroup) bool {
 	f, err := os.Open(string(folder))
 	if err != nil {
@@ -185,7 +188,9 @@ func (t *tree) names() []string {
 }
 
 // delegatedBase is the top of what was handed to the runner: its own cgroup, or the one above if the service manager
-// put the runner into a leaf of the subtree that it delegates, or an earlier start did.
+// put the runner into a leaf of the subtree that it delegates (DelegateSubgroup=), or an earlier start did. systemd marks
+// that subtree's top with an extended attribute, see its CGROUP_DELEGATION page; where there is no mark, being able to
+// write to the one above tells a runner that is not root the same.
 func delegatedBase(own cgroup, mount, name string) cgroup {
 	parent := cgroup(filepath.Dir(string(own)))
 	if string(own) == mount {
@@ -206,7 +211,8 @@ func delegatedBase(own cgroup, mount, name string) cgroup {
 	return own
 }
 
-// enableControllers hands the version 2 controllers that the base has down to the builds' folder.
+// enableControllers hands the version 2 controllers that the base has down to the builds' folder. Each is tried by itself:
+// a build without one limit is still contained.
 func (t *tree) enableControllers() {
 	text, err := t.base.read("cgroup.controllers")
 	available := strings.Fields(text)
@@ -257,7 +263,8 @@ func (t *tree) makeRoom() error {
 	return nil
 }
 
-// goBack undoes makeRoom. While somebody else uses what the base hands down the kernel refuses, and the leaf stays.
+// goBack undoes makeRoom, so that the next program in this cgroup finds it as it was. While somebody else uses what the
+// base hands down the kernel refuses, and the leaf stays.
 func (t *tree) goBack() {
 	if t.leaf == "" {
 		return
@@ -269,7 +276,9 @@ func (t *tree) goBack() {
 	_ = t.leaf.remove()
 }
 
-// probeKill starts a child inside a new cgroup and kills it through the cgroup.
+// probeKill starts a child inside a new cgroup and kills it through the cgroup. The start is what fails where the tree was
+// not delegated: moving a process takes the right to write to the common ancestor of both cgroups (cgroup-v2.rst,
+// "Delegation Containment").
 func probeKill(ctx context.Context, helper string, folder cgroup) (err error) {
 	dir, err := os.MkdirTemp(string(folder), probePrefix+"*")
 	if err != nil {
@@ -327,7 +336,8 @@ func (t *tree) remakeFolder() error {
 	return err
 }
 
-// createBuild makes a build's cgroups and sets its limits.
+// createBuild makes a build's cgroups and sets its limits. A controller that cannot be had was a warning at start; a limit
+// that the kernel refuses now is an error, for the build must not run without it.
 func (t *tree) createBuild(name string, l Limits) error {
 	group := t.folder.child(name)
 	err := group.create()
@@ -351,7 +361,8 @@ func (t *tree) createBuild(name string, l Limits) error {
 	return nil
 }
 
-// createStep makes a step's cgroups.
+// createStep makes a step's cgroups. A step has no limits of its own; it is one so that it can be listed, killed and
+// counted without the others.
 func (t *tree) createStep(build, name string) (*step, error) {
 	s := &step{group: t.folder.child(build).child(stepName(name))}
 	if err := s.group.create(); err != nil {

@@ -13,10 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uidLocks is where a file per uid of a range is locked by the build that has it. All runners of a host share it.
+// uidLocks is where a file per uid of a range is locked by the build that has it. All runners of a host share it. It is
+// in /run, which a restart of the host empties: no process of a build is there then either.
 const uidLocks = "/run/cc-ci-uids"
 
-// assume makes the calling process this user, for good. Nil stays who it is.
+// assume makes the calling process this user, for good. Nil stays who it is. The order matters: without root's uid
+// neither group can be changed any more. All three ids of a kind are set, or the saved one would lead back. From root to
+// another uid the kernel clears all capabilities as well (capabilities(7)).
 func (who *identity) assume() error {
 	if who == nil {
 		return nil
@@ -33,7 +36,8 @@ func (who *identity) assume() error {
 	return nil
 }
 
-// take returns the identity for one more build, whose marker is given. The lock, if any, is released by closing it.
+// take returns the identity for one more build, whose marker is given. The lock, if any, is released by closing it. It
+// takes the first free uid, so a host sees few of the range; one that an earlier build left processes with is passed over.
 func (u *users) take(marker string) (*identity, *os.File, error) {
 	if u == nil {
 		return nil, nil, nil
@@ -85,7 +89,8 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// lockedUID is the uid of a range that the build has or, before a crash, had; zero if none.
+// lockedUID is the uid of a range that the build has or, before a crash, had; zero if none. The lock itself is not asked
+// for: after a crash nobody holds it, and what the build started as this uid may still be there.
 func lockedUID(marker string) (int, error) {
 	entries, err := os.ReadDir(uidLocks)
 	if err != nil {
@@ -106,7 +111,8 @@ func lockedUID(marker string) (int, error) {
 	return 0, nil
 }
 
-// releaseUID forgets that the build had a uid.
+// releaseUID forgets that the build had a uid. It comes last: until then a scan for the build finds all of its processes
+// by the uid, also those that have cleared their environment.
 func releaseUID(marker string) error {
 	uid, err := lockedUID(marker)
 	if err != nil || uid == 0 {
@@ -127,7 +133,8 @@ func procsOf(uid int) ([]proc, error) {
 	return found, err
 }
 
-// uid is the real user of the process, or -1.
+// uid is the real user of the process, or -1. The first number of the line is the real one, then effective, saved, file
+// system's (proc(5)).
 func (p proc) uid() int {
 	text, err := os.ReadFile(procPath(p.pid, "status"))
 	if err != nil {

@@ -1,5 +1,9 @@
 // Package reapertest holds the conformance suite that every engine.Reaper passes, whatever it removes. It is for
 // tests only.
+//
+// It has no fakes: each package hands in its real Reaper and a way to make real things (processes, Docker objects,
+// directories). It checks what Reapers have in common; what is particular to one, and what happens after a crash, is that
+// package's to test.
 package reapertest
 
 import (
@@ -31,7 +35,8 @@ type Subject struct {
 	Names [2]string
 }
 
-// Run checks what engine.Reaper promises.
+// Run checks what engine.Reaper promises. subject is called for each part, so that none sees what another left; it
+// registers its cleaning up with t.Cleanup.
 func Run(t *testing.T, subject func(t *testing.T) Subject) {
 	t.Run("teardown of nothing", func(t *testing.T) {
 		s := subject(t)
@@ -51,6 +56,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		}
 		s.clean(t, s.Names[0])
 	})
+	// A runner has as many builds at once as its capacity allows, and other runners may share the host.
 	t.Run("the neighbour is left alone", func(t *testing.T) {
 		s := subject(t)
 		s.make(t, s.Names[0], 1)
@@ -90,6 +96,7 @@ func whileMaking(t *testing.T, s Subject) {
 			}
 		}
 	})
+	// From here on both are at work: the first of the five is made, and none of the others needs to be.
 	<-started
 	_, err := s.Reaper.Teardown(t.Context(), s.Names[0])
 	wg.Wait()
@@ -109,6 +116,7 @@ func (s Subject) make(t *testing.T, build string, n int) {
 	}
 }
 
+// teardown must succeed, in a minute at most: a Reaper that waits for something to go away gives up in the end.
 func (s Subject) teardown(t *testing.T, build string) []leftover.Item {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -136,6 +144,7 @@ func (s Subject) clean(t *testing.T, build string) {
 	}
 }
 
+// look asks both questions: what is named by one only would be found by no sweep, or swept for ever.
 func (s Subject) look(t *testing.T, build string) ([]leftover.Item, []string) {
 	t.Helper()
 	left, err := s.Reaper.Remaining(t.Context(), build)

@@ -21,7 +21,7 @@ type Conditions struct {
 	Target   Condition
 }
 
-// Condition is one matcher: a string, a list, or {include, exclude}.
+// Condition is one matcher: a string, a list, or {include, exclude}. Its strings are globs (doublestar), with braces.
 type Condition struct {
 	Include []String
 	Exclude []String
@@ -40,11 +40,12 @@ const (
 	// MaxAlternatives is in how many ways one pattern's braces can be read: {a,b}{c,d} in four.
 	MaxAlternatives = 64
 
-	// MaxPatternWork bounds the length of all patterns of a pipeline, each times its alternatives.
+	// MaxPatternWork bounds the length of all patterns of a pipeline, each times its alternatives. The linter holds it.
 	MaxPatternWork = 256 << 10
 )
 
-// Match reports whether every condition holds. Paths are never compared: this runner does not know what changed.
+// Match reports whether every condition holds. Paths are never compared: this runner does not know what changed. Status is
+// not either: it depends on how the other steps end.
 func (c *Conditions) Match(m Match) bool {
 	return c.Action.Match(m.Action) &&
 		c.Branch.Match(m.Branch) &&

@@ -20,7 +20,8 @@ type decoder struct {
 // setter stores one value. Setters see resolved aliases, and never a null unless they ask for it.
 type setter func(*yaml.Node)
 
-// fields are the known keys of a section; nil for a key that is known and only the server reads.
+// fields are the known keys of a section; nil for a key that is known and only the server reads. They are also what a
+// misspelt key is compared with, so a key belongs here even if nothing comes of it.
 type fields map[string]setter
 
 // section is a mapping with known keys.
@@ -110,7 +111,8 @@ func (d *decoder) merged(n *yaml.Node) []pair {
 	return list
 }
 
-// sub reads a mapping inside a mapping.
+// sub reads a mapping inside a mapping. Like all that return a setter it is called while the sections are written down, and
+// reads when a value comes by.
 func (d *decoder) sub(s section) setter {
 	return func(n *yaml.Node) { d.mapping(n, s) }
 }

@@ -6,4 +6,8 @@
 //
 // Problems that leave a readable pipeline (a null step, an unknown key) are kept with the pipeline, each with its
 // line and column; package linter decides what they mean.
+//
+// resource.go has the types, parse.go the way from bytes to them, guard.go the limits, decoder.go how values are read,
+// pipeline.go the keys there are; condition.go reads and evaluates `when`. Who calls Parse: engine/compiler for a build,
+// after variables were substituted, and `cc-ci-runner lint` for a file as it is written. Parse keeps no state.
 package resource

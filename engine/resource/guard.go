@@ -36,7 +36,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("line %d, column %d: %s", e.Pos.Line, e.Pos.Column, e.Message)
 }
 
-// Guard refuses a file that is not worth parsing: too large, a line too long, bytes that no YAML has.
+// Guard refuses a file that is not worth parsing: too large, a line too long, bytes that no YAML has. The error is an
+// *Error. Parse calls it; who reads the text before that calls it as well.
 func Guard(data []byte) error {
 	if len(data) > MaxSize {
 		return &Error{Pos{1, 1}, "size", fmt.Sprintf("the file has %d bytes, more than %d", len(data), MaxSize)}

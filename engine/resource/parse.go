@@ -11,7 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Parse reads a file. The error is always an *Error: no part of the file can be used then.
+// Parse reads a file. The error is always an *Error: no part of the file can be used then. It takes time and memory in
+// proportion to the limits of Guard, so no context. An empty file is a Manifest without documents.
 func Parse(data []byte) (*Manifest, error) {
 	if err := Guard(data); err != nil {
 		return nil, err

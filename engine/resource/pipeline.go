@@ -76,6 +76,7 @@ func (d *decoder) environment(to *[]Variable) setter {
 		for _, p := range d.pairs(n) {
 			v := Variable{Name: String{p.key.Value, posOf(p.key)}}
 			switch {
+			// At a null in here the old runner crashed, with all of its builds.
 			case isNull(p.value):
 				// Empty or forgotten? A build with the wrong one of the two is harder to find than this line.
 				d.fault(FaultNull, p.key, "the variable %s has no value: write %s: \"\" for an empty one", p.key.Value, p.key.Value)

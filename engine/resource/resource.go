@@ -1,6 +1,6 @@
 package resource
 
-// Manifest is one file: all its YAML documents.
+// Manifest is one file: all its YAML documents. Nobody changes it after Parse.
 type Manifest struct {
 	// Pipelines are the documents of `kind: pipeline, type: exec`, in the file's order.
 	Pipelines []*Pipeline
@@ -11,11 +11,13 @@ type Manifest struct {
 	// Others are the documents that are not this runner's: other types of pipelines, signatures, templates.
 	Others []*Other
 
-	// Faults belong to no pipeline: a document that is no mapping, a secret without a name.
+	// Faults belong to no pipeline: a document that is no mapping, a value of a secret that cannot be used.
 	Faults []Fault
 }
 
-// Pos is a place in the file, both counted from 1.
+// Pos is a place in the file, both counted from 1. After substitution it is a place in the text that came out: no value
+// adds a line, so the line is the file's as well unless an expression spans several; the column may differ. The zero Pos
+// is that of a value which was not given.
 type Pos struct {
 	Line   int
 	Column int
@@ -39,8 +41,8 @@ type Other struct {
 	Pos              Pos
 }
 
-// Secret is a document of `kind: secret`: data is encrypted with the repository's key, path and name are where an
-// external provider keeps it.
+// Secret is a document of `kind: secret`: data is encrypted with the repository's key (AES-GCM in base64, made by
+// `drone encrypt`), path and name are where an external provider keeps it.
 type Secret struct {
 	Name    String
 	Data    string
@@ -50,7 +52,8 @@ type Secret struct {
 	Unknown []Key
 }
 
-// Pipeline is a document of `kind: pipeline, type: exec`.
+// Pipeline is a document of `kind: pipeline, type: exec`. What a key that was left out means is decided by who uses it; the
+// zero values here say only that it was.
 type Pipeline struct {
 	Name      String
 	Clone     Clone
@@ -65,7 +68,7 @@ type Pipeline struct {
 	Unknown []Key
 }
 
-// Clone is the section `clone`.
+// Clone is the section `clone`. Depth zero is the whole history, Retries zero one attempt.
 type Clone struct {
 	Disable    bool
 	Depth      Int
@@ -75,7 +78,8 @@ type Clone struct {
 	Trace      bool
 }
 
-// Step is one entry of `steps`.
+// Step is one entry of `steps`. Image is never used: an exec pipeline has none, and the linter says so. Of Failure only
+// `ignore` has a meaning.
 type Step struct {
 	Name        String
 	Commands    []String
@@ -89,7 +93,7 @@ type Step struct {
 	Pos         Pos
 }
 
-// Variable is one entry of a step's environment: a literal value, or the name of a secret.
+// Variable is one entry of a step's environment: a literal value, or the name of a secret. The secret wins over a value.
 type Variable struct {
 	Name   String
 	Value  string
@@ -145,7 +149,8 @@ type Key struct {
 // DefaultName is the name of a pipeline that has none, as the server sees it.
 const DefaultName = "default"
 
-// Pick finds the pipeline of a stage. As on the server, no name is the name `default`.
+// Pick finds the pipeline of a stage; nil if there is none. As on the server, no name is the name `default`. Of two with one
+// name it is the first; the linter refuses such a file.
 func (m *Manifest) Pick(stage string) *Pipeline {
 	if stage == "" {
 		stage = DefaultName

@@ -20,7 +20,8 @@ func similar(key string, known fields) string {
 	return best
 }
 
-// distance counts the letters to add, drop or change between two words; far is enough to know beyond maxTypos.
+// distance counts the letters to add, drop or change between two words (Levenshtein), one row of the table at a time;
+// far is enough to know beyond maxTypos.
 func distance(a, b string) int {
 	if max(len(a), len(b))-min(len(a), len(b)) > maxTypos {
 		return maxTypos + 1
