@@ -20,7 +20,7 @@ const (
 const escape = 0x1b
 
 // colour is what tools put inside a word that they highlight (grep, ls, diff): set graphics, erase line.
-const colour = `\x1b\[[0-9;:]{0,29}[mK]`
+const colour = `\x1b\[[0-9;:]{0,30}[mK]`
 
 // normalise brings a needle into the form that the scan sees: no colour, white space as single blanks, none at the
 // ends.

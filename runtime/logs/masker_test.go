@@ -125,6 +125,7 @@ func TestAutomatonAgreesWithOracle(t *testing.T) {
 // TestHardCases are the cases in which other runners leak, blank out too much, or reorder.
 func TestHardCases(t *testing.T) {
 	t.Parallel()
+	longest := strings.Repeat("1", maxSequence-len("\x1b[m"))
 	json := "{\n  \"user\": \"deploy\",\n  \"key\": \"s3cr3t-value\"\n}"
 	for name, c := range map[string]struct {
 		secrets []string
@@ -150,6 +151,8 @@ func TestHardCases(t *testing.T) {
 		"base64":                  {[]string{"hunter2hunter2"}, []string{"aHVudGVyMmh1bnRlcjI=\n"}, "******I=\n"},
 		"URL":                     {[]string{"a/b c&d"}, []string{"x=a%2Fb+c%26d", " a%2Fb%20c&d", " a%2fb%20c%26d"}, "x=****** ****** ******"},
 		"colour inside":           {[]string{"supersecret"}, []string{"su\x1b[1;31mper\x1b[", "0msecret"}, "******"},
+		"longest colour":          {[]string{"super\x1b[" + longest + "msecret"}, []string{"super\x1b[" + longest + "msecret"}, "******"},
+		"longer than any colour":  {[]string{"super\x1b[" + longest + "0msecret"}, []string{"super\x1b[" + longest + "0msecret"}, "******"},
 		"colour around":           {[]string{"supersecret"}, []string{"\x1b[1msupersecret\x1b[m!"}, "\x1b[1m******\x1b[m!"},
 		"blank run":               {[]string{"top secret"}, []string{"top  \t", "\n secret top secretly"}, "****** ******ly"},
 		"begins and never ends":   {[]string{"supersecret"}, []string{"supersecre"}, "supersecre"},
