@@ -81,8 +81,8 @@ func into[T any](take func(*T) error) func([]byte) error {
 func (c *Client) once(ctx context.Context, cl *call) (int, *Error) {
 	attempt, cancel := context.WithTimeoutCause(ctx, cl.limit, ErrTimeout)
 	defer cancel()
-	// What never left this host (no connection, a refused handshake) was not applied. The trace may call more than that sent: the
-	// headers can wait in a buffer.
+	// What never left this host (no connection, a refused handshake) was not applied. The trace errs on the safe side:
+	// headers that wait in a buffer count as sent.
 	var sent atomic.Bool
 	attempt = httptrace.WithClientTrace(attempt, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 

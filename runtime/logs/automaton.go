@@ -24,11 +24,14 @@ type node struct {
 
 // automaton finds every needle in one pass (Aho-Corasick over classes of bytes). It costs at most two steps a byte
 // whatever the input, and 20 bytes for each byte of the needles. It is immutable.
+//
+// Searching for each needle by itself costs time for each of them, and a build has hundreds with all encodings. A full
+// table, a row for every state, would be read in one step a byte, but takes up to a KiB a state.
 type automaton struct {
-	class [256]uint8
-	nodes []node
-	depth []int32 // how many bytes may yet become a needle in a state: as many have to be held back
-	rows  []int32 // complete transitions of the root, its children and of every node that branches
+	class [256]uint8 // of each byte; bytes that no needle contains share one, which keeps rows short
+	nodes []node     // the first one is the root
+	depth []int32    // how many bytes may yet become a needle in a state: as many have to be held back
+	rows  []int32    // complete transitions of the root, its children and of every node that branches
 }
 
 // newAutomaton builds the automaton over needles that normalise has gone over.
@@ -69,7 +72,8 @@ func (a *automaton) classify(needles []string) int {
 	return int(next)
 }
 
-// trie is what only the construction needs: how to go from a node to its parent and to its next sibling.
+// trie is what only the construction needs: how to go from a node to its parent and to its next sibling (0: there is
+// none, since the root is nobody's), and under which label.
 type trie struct {
 	parent, sibling []int32
 	label           []uint8
@@ -103,7 +107,8 @@ func (a *automaton) grow(needles [][]byte) *trie {
 	return t
 }
 
-// link sets the failure links and the rows, shallow nodes first, because each is made of shallower ones.
+// link sets the failure links and the rows, shallow nodes first, because each is made of shallower ones. A row is the
+// failure state's, which is there already, with the node's own children laid over it.
 func (a *automaton) link(t *trie, classes int) {
 	for _, s := range a.byDepth() {
 		n := &a.nodes[s]
@@ -117,7 +122,8 @@ func (a *automaton) link(t *trie, classes int) {
 		if int(child) == len(a.nodes) || t.parent[child] != s {
 			child = 0
 		}
-		// Most input is near the root, so the root's children have rows too: one look-up a byte instead of two or three.
+		// Most input is near the root, so the root's children have rows too: one look-up a byte instead of two or
+		// three.
 		if a.depth[s] > 1 && (child == 0 || t.sibling[child] == 0) {
 			if child != 0 {
 				n.label = t.label[child]

@@ -12,7 +12,7 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// maxCard bounds a card's file. Cards are a few hundred bytes; the server keeps them in its database.
+// maxCard bounds a card's file, in bytes. Cards are a few hundred bytes; the server keeps them in its database.
 const maxCard = 1 << 20
 
 // ReadCard reads the card that a step wrote to path, the value of DRONE_CARD_PATH, which lies in the workspace. Where
@@ -37,7 +37,9 @@ func ReadCard(path, workspace string, masker *Masker) (*drone.CardInput, error) 
 	return card, nil
 }
 
-// readInside reads a file in a directory, without waiting for a pipe and without leaving the directory.
+// readInside reads a file in a directory, without waiting for a pipe and without leaving the directory. os.Root
+// resolves each part of the path below the directory's own descriptor, so a link that is exchanged meanwhile leads
+// nowhere else.
 func readInside(path, dir string) (data []byte, err error) {
 	name := path // os.Root takes relative names only, and refuses those that lead out
 	if filepath.IsAbs(path) {

@@ -12,7 +12,7 @@ import (
 type Console struct {
 	out    io.Writer
 	before string // what comes before the line's number
-	after  string
+	after  string // and what after it
 
 	masker *Masker
 
@@ -34,6 +34,7 @@ func NewConsole(w io.Writer, step string, masker *Masker, pretty bool) *Console 
 	if pretty {
 		hash := fnv.New32a()
 		_, _ = io.WriteString(hash, step) // a hash never fails
+		// By its name, so that a step has the same colour in each run: 31 to 36, red to cyan.
 		c.before = fmt.Sprintf("\x1b[%dm%s", 31+hash.Sum32()%6, c.before)
 		c.after = "]\x1b[0m "
 	}
@@ -78,7 +79,8 @@ func (c *Console) add(text []byte, _ bool) {
 	c.next++
 }
 
-// show writes the lines collected since the last time, in one call. The first fault stays.
+// show writes the lines collected since the last time, in one call, so that lines of steps that run side by side are
+// not mixed. The first fault stays: after it nothing more is written.
 func (c *Console) show() error {
 	if len(c.text) > 0 && c.err == nil {
 		_, c.err = c.out.Write(c.text)

@@ -11,4 +11,9 @@
 //
 // Masking is by known values, so it helps against accidents: a step that means to show a secret can spell it in a
 // way that no list of encodings contains.
+//
+// Start reading at log.go, which puts the parts together; console.go is the same for a runner without a server. The
+// masking is masker.go (which forms of a value are looked for: forms.go), automaton.go (how they are found in one pass)
+// and writer.go (how that is done over a stream); spool.go writes what spoolread.go and resume.go read. Package runtime
+// makes one Masker a stage and one Log a step.
 package logs

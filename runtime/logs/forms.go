@@ -23,14 +23,15 @@ const escape = 0x1b
 const colour = `\x1b\[[0-9;:]{0,30}[mK]`
 
 // normalise brings a needle into the form that the scan sees: no colour, white space as single blanks, none at the
-// ends.
+// ends. So a key of several lines is found where a shell has printed it on one (echo $KEY), and the other way round.
 func normalise(s string) string {
 	s = regexp.MustCompile(colour).ReplaceAllString(s, "")
 	fields := strings.FieldsFunc(s, func(r rune) bool { return r < utf8.RuneSelf && strings.ContainsRune("\t\n\v\f\r ", r) })
 	return strings.Join(fields, " ")
 }
 
-// plainForms are the value itself and, where it has several lines, each line.
+// plainForms are the value itself and, where it has several lines, each line: tools such as grep and head show single
+// ones.
 func plainForms(value string) []string {
 	whole := normalise(value)
 	if utf8.RuneCountInString(whole) < minValue {
@@ -80,14 +81,17 @@ func base64Forms(value string) []string {
 	return forms
 }
 
-// hexForms are the digits in either case, also as dumps break them.
+// hexForms are the digits in either case, also as dumps break them. Those that put blanks between the digits (od,
+// hexdump) are not covered.
 func hexForms(value string) []string {
 	text := hex.EncodeToString([]byte(value))
 	forms := []string{text, strings.ToUpper(text)}
 	return append(forms, folded(text, 60)...) // xxd -p
 }
 
-// folded are the lines of a text that a tool breaks at a width: nothing where it fits into one.
+// folded are the lines of a text that a tool breaks at a width: nothing where it fits into one. The whole does
+// not match then, since the scan sees each line break as a blank. A last line that is short would mask ordinary
+// words.
 func folded(text string, width int) []string {
 	if len(text) <= width {
 		return nil

@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxLine is the length at which a line without an end is cut, so that neither memory nor a request grows with it.
+// maxLine is the length in bytes at which a line without an end is cut, so that neither memory nor a request grows
+// with it. It is cut after the masking, so no secret is parted.
 const maxLine = 16 << 10
 
 // splitter cuts a stream into lines and hands each to line: the text without its end, and whether it had one.
@@ -46,7 +47,8 @@ func (s *splitter) flush() {
 	}
 }
 
-// cut hands on pieces of a line while it is too long, and returns the rest. It never parts the bytes of a character.
+// cut hands on pieces of a line while it is too long, and returns the rest. It never parts the bytes of a character:
+// four steps back there is the beginning of one, or the text is no UTF-8.
 func (s *splitter) cut(text []byte) []byte {
 	cutAny := false
 	rest := text
@@ -64,7 +66,7 @@ func (s *splitter) cut(text []byte) []byte {
 	return rest
 }
 
-// emit hands on a line as valid UTF-8.
+// emit hands on a line as valid UTF-8. The text is only valid until line returns.
 func (s *splitter) emit(text []byte, ended bool) {
 	if !utf8.Valid(text) {
 		text = bytes.ToValidUTF8(text, []byte(string(utf8.RuneError)))

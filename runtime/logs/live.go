@@ -6,20 +6,23 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// What may wait for the next live flush. The server itself keeps the last 5000 lines of a live log.
+// What may wait for the next live flush. The server itself keeps the last 5000 lines of a live log (livelog/stream.go
+// of Drone); the bytes are what a Log may hold in memory for this.
 const (
 	maxLiveLines = 5000
 	maxLiveBytes = 512 << 10
 )
 
-// live holds the newest lines until they are sent. They lie in two halves: where the second is full, the first is
-// forgotten, so that a step that writes faster than the server takes it costs no memory and no time.
+// live holds the newest lines until they are sent. Its owner's lock guards it. They lie in two halves: where the
+// second is full, the first is forgotten, so that a step that writes faster than the server takes it costs no memory
+// and no time.
 type live struct {
 	halves  [2]liveHalf
 	dropped int // lines that were forgotten since the last take
 }
 
-// liveHalf is some lines, their texts one after the other.
+// liveHalf is some lines, their texts one after the other: two allocations for all of them, where a string for each
+// line would be thousands a second.
 type liveHalf struct {
 	text  []byte
 	lines []liveLine

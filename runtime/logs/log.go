@@ -15,10 +15,12 @@ const (
 	// DefaultLimit is how much of a log is kept where Config says nothing.
 	DefaultLimit = 5 << 20
 
-	// MinLimit is the least that can be kept: a few of the longest lines.
+	// MinLimit is the least that can be kept: a few of the longest lines, so that a segment of the spool, of which
+	// the head is the smallest, has room for at least one.
 	MinLimit = 8 * maxLine
 
-	// liveEvery is the time between two live flushes.
+	// liveEvery is the time between two live flushes: what somebody who watches the build takes for at once, and one
+	// call a second for the server.
 	liveEvery = time.Second
 
 	// liveTimeout is how long one live flush may take. What it could not send is not sent again.
@@ -62,8 +64,10 @@ type Config struct {
 // never fails before Close, so that no step ends because its log could not be kept.
 type Log struct {
 	cfg   Config
-	start time.Time
+	start time.Time // the lines' times count from here, as the server wants them
 
+	// mu guards what follows, up to closed. It is held while a writer's bytes are masked and given to the kernel, never
+	// while the server is asked.
 	mu       sync.Mutex
 	mask     *Writer
 	lines    *splitter
@@ -80,7 +84,9 @@ type Log struct {
 	halt context.CancelFunc
 }
 
-// Open begins the log of a step. Close must be called. The log outlives ctx, which only carries values.
+// Open begins the log of a step. Close must be called: it ends the goroutine that sends lines live. The log outlives
+// ctx, which only carries values. The error is that of the disk: the directory, or a spool of the step that is there
+// already and holds lines (fs.ErrExist).
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Limit == 0 {
 		cfg.Limit = DefaultLimit
@@ -161,7 +167,8 @@ func (l *Log) warn(err error, message string) {
 	}
 }
 
-// flusher sends the first line at once and what follows once a second, however often lines come.
+// flusher sends the first line at once and what follows once a second, however often lines come. The pause does
+// not begin anew with each line: nothing would be shown of a step that writes all the time.
 func (l *Log) flusher(ctx context.Context) {
 	defer close(l.done)
 	lost := false
@@ -170,6 +177,7 @@ func (l *Log) flusher(ctx context.Context) {
 		case <-l.stop:
 		case <-l.wake:
 			err := l.flush(ctx)
+			// Once an outage, not once a second.
 			if err != nil && !lost {
 				l.warn(err, "live log interrupted; the step goes on and its log is uploaded at the end")
 			}
@@ -220,12 +228,14 @@ func (l *Log) Close(ctx context.Context) error {
 	if !l.end() {
 		return nil
 	}
+	// The last lines may be under way still: liveTimeout bounds each flush, and ctx them all.
 	select {
 	case <-l.done:
 	case <-ctx.Done():
 	}
 	l.halt()
 	<-l.done
+	// Nobody writes any more (see end) and the flusher has ended, so from here on no lock is needed.
 	var more []*drone.Line
 	if l.spoolErr != nil {
 		text := fmt.Sprintf("… the rest of this log could not be kept: %v\n", l.spoolErr)

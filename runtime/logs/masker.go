@@ -7,10 +7,13 @@ import (
 	"strings"
 )
 
-// mask stands for a secret, whatever its length.
+// mask stands for a secret, whatever its length, which would help whoever guesses. It is that of runner-go, so that
+// people know it.
 const mask = "******"
 
-// maxNeedles bounds the bytes of all needles together, and so the memory of a Masker, to some 10 MiB.
+// maxNeedles bounds the bytes of all needles together, and so the memory of a Masker, to some 10 MiB: about 20 bytes
+// a state, of which there is at most one for each byte. All forms of a key file of ten KiB make a quarter of a
+// MiB.
 const maxNeedles = 1 << 19
 
 // Masker knows every form of a build's secrets and replaces them in any text. It is immutable: one serves all the
@@ -25,7 +28,7 @@ type Masker struct {
 type form struct {
 	text  string
 	value int
-	plain bool
+	plain bool // the value itself or a line of it, not an encoding
 }
 
 // NewMasker makes the masker of values: a build's secrets and the netrc password. Of each it knows the whole, the

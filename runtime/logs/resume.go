@@ -36,6 +36,7 @@ func upload(ctx context.Context, sink Sink, from place, more ...*drone.Line) err
 	if lines = append(lines, more...); lines == nil {
 		lines = []*drone.Line{} // the server stores `[]`, not `null`
 	}
+	// A crash between upload and removal uploads it again; the Sink takes the server's refusal for done.
 	if err := sink.Upload(ctx, from.step, lines); err != nil {
 		return err
 	}

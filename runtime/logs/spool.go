@@ -10,11 +10,13 @@ import (
 )
 
 const (
-	// lineCost is what a line counts against the limit beside its text: what it costs as JSON and in memory.
-	// Without it, five million empty lines would fit into any limit.
+	// lineCost is what a line counts against the limit beside its text: what it costs as JSON
+	// (`{"pos":1,"out":"","time":1},` and more digits) and in memory. Without it, five million empty lines would fit
+	// into any limit.
 	lineCost = 40
 
-	// spoolBuffer is how much is collected before it is written to disk.
+	// spoolBuffer is how much is collected before it is written to disk. The flusher writes it every second too, so
+	// it only counts for a step that writes faster than that.
 	spoolBuffer = 64 << 10
 
 	// headShare is the part of the limit that the beginning gets. The end gets the rest: it says why a step failed.
@@ -30,21 +32,23 @@ type spool struct {
 	place
 	limit int64
 
-	file    *os.File
+	file    *os.File // of the segment; nil once it is closed
 	segment int
 	kept    int64 // cost of the lines in this segment
 	total   int64 // bytes of text of all lines so far, cut ones too
 	buf     []byte
 }
 
-// place is where the spool of a step lies.
+// place is where the spool of a step lies. The steps of a stage share a directory, and the server's ids tell them
+// apart, so that Resume needs to know nothing but the directory.
 type place struct {
 	dir  string
 	step int64
 }
 
-// newSpool creates the head segment. A spool of the same step that is already there is a mistake of the caller or a
-// crash that was not resumed: it is not written over, unless the crash came before its first line.
+// newSpool creates the head segment, so that a log without a line is uploaded too after a crash. A spool of the same
+// step that is already there is a mistake of the caller or a crash that was not resumed: it is not written over, unless
+// the crash came before its first line.
 func newSpool(at place, limit int64) (*spool, error) {
 	if err := os.MkdirAll(at.dir, 0o700); err != nil {
 		return nil, err
@@ -109,8 +113,9 @@ func (s *spool) add(pos int, seconds int64, text []byte, ended bool) error {
 	return nil
 }
 
-// rotate begins the next segment and removes the one that the tail no longer reaches. The new one is there before the
-// old one goes, so that a crash in between leaves too much, never too little.
+// rotate begins the next segment, with the first line that no longer fits into this one, and removes the one that the
+// tail no longer reaches. The new one is there before the old one goes, so that a crash in between leaves too much,
+// never too little.
 func (s *spool) rotate() error {
 	if err := s.close(); err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 // spoolMagic begins each segment; the number is the version of the format.
 const spoolMagic = "cc-ci-log-1"
 
-// listSpools names the steps that have a spool in a directory; none where there is no directory.
+// listSpools names the steps that have a spool in a directory, by the server's ids and in their order; none
+// where there is no directory.
 func listSpools(dir string) ([]int64, error) {
 	var steps []int64
 	err := eachSegment(dir, func(step int64, _ int) {
@@ -40,7 +41,8 @@ func (p place) segments() ([]int, error) {
 	return segments, err
 }
 
-// eachSegment goes through the files that path named. Others in the directory are none of ours.
+// eachSegment goes through the files that path named, in the directory's order, in which 10 comes before 2. Others in
+// the directory are none of ours.
 func eachSegment(dir string, found func(step int64, segment int)) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,7 +60,7 @@ func eachSegment(dir string, found func(step int64, segment int)) error {
 	return err
 }
 
-// segment is one file of a spool as it was read.
+// segment is one file of a spool as it was read. A file without a header is one without lines and without a limit.
 type segment struct {
 	limit, before int64 // the log's limit; bytes of all lines before this segment
 	lines         []drone.Line
@@ -102,7 +104,8 @@ func readText(name string) (_ string, err error) {
 	return text.String(), err
 }
 
-// parseRecord is the other half of spool.add. The message shares the memory of the record.
+// parseRecord is the other half of spool.add. The message shares the memory of the record, so that a log is in memory
+// once while it is uploaded. Where the line had an end, the record's own is that end.
 func parseRecord(record string) (line drone.Line, ok bool) {
 	if !strings.HasSuffix(record, "\n") {
 		return line, false
@@ -157,6 +160,8 @@ func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 		lines = append(lines, pointers(seg.lines)...)
 	}
 	limit := tail[0].limit
+	// The segments hold up to twice the tail's share: which lines of the older one are kept is decided here, from the
+	// end.
 	room := limit - limit/headShare
 	from := len(lines)
 	for ; from > 0; from-- {
@@ -164,11 +169,13 @@ func withNotice(head []*drone.Line, tail []*segment) []*drone.Line {
 			break
 		}
 	}
+	// Of all text before the tail, what is in the head was kept.
 	cut := tail[0].before - size(head) + size(lines[:from])
 	next := 0
 	if len(head) > 0 {
 		next = head[len(head)-1].Number + 1
 	}
+	// Nothing is missing: the tail goes on where the head ends.
 	if from == len(lines) || lines[from].Number == next {
 		return lines[from:]
 	}

@@ -7,14 +7,15 @@ import (
 )
 
 const (
-	// maxScan is how much is scanned and handed on at once.
+	// maxScan is how much is scanned and handed on at once, so that a large write needs no buffer of its size.
 	maxScan = 32 << 10
 
 	// maxGap is how many bytes of white space and colour may lie between two bytes of a secret. Without a bound,
 	// the beginning of a secret followed by blanks without end would be held back without end.
 	maxGap = 64
 
-	// maxSequence is the length of the longest colour sequence.
+	// maxSequence is the length of the longest colour sequence: ESC, [, 30 characters and the letter. The pattern in
+	// forms.go says the same for needles: what one takes out and the other does not, would never match.
 	maxSequence = 33
 )
 
@@ -26,7 +27,7 @@ const (
 type Writer struct {
 	auto  *automaton
 	out   io.Writer
-	state int32
+	state int32 // of the automaton, after what it was shown of buf
 
 	// Positions count the bytes of the stream. buf holds those from base on that are not handed on yet.
 	buf  []byte
@@ -106,7 +107,9 @@ func (w *Writer) scan(from int) {
 	w.state = s
 }
 
-// special takes the bytes that are not simply compared: white space, and those of a colour sequence.
+// special takes the bytes that are not simply compared: white space, and those of a colour sequence. White space in a
+// needle is one blank, so the first of a run is compared and the others are skipped; a sequence is skipped whole, but
+// only when its last byte has shown that it is one.
 func (w *Writer) special(i int) {
 	b, at := w.buf[i], w.base+int64(i)
 	if w.sequence > 0 {
@@ -151,7 +154,8 @@ func (w *Writer) advance(i int) {
 	}
 }
 
-// skip passes over n bytes that begin at a position.
+// skip passes over n bytes that begin at a position. The automaton counts only the bytes that it was shown; where a
+// match lies in the stream follows from the list of skips.
 func (w *Writer) skip(at int64, n int) {
 	if at != w.gapEnd {
 		w.gap, w.blank = 0, false
@@ -180,7 +184,8 @@ func (w *Writer) position(seen int64) int64 {
 	return seen + w.skips[max(i-1, 0)].total
 }
 
-// add notes a secret of so many compared bytes that ends at an index, and merges it with those it touches.
+// add notes a secret of so many compared bytes that ends at an index, and merges it with those it touches: found stays
+// in order and without overlaps, whatever the needles have in common.
 func (w *Writer) add(i int, skipped int64, length int32) {
 	end := w.base + int64(i) + 1
 	found := span{w.position(end - skipped - int64(length)), end}
@@ -191,7 +196,8 @@ func (w *Writer) add(i int, skipped int64, length int32) {
 	w.found = append(w.found, found)
 }
 
-// held is the position from which on the stream may be the beginning of a secret.
+// held is the position from which on the stream may be the beginning of a secret. It also forgets the skips that lie
+// before that, so that their list does not grow with the stream.
 func (w *Writer) held() int64 {
 	end := w.base + int64(len(w.buf)-w.sequence)
 	depth := int64(w.auto.depth[w.state])
