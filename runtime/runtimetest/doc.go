@@ -20,5 +20,12 @@
 //   - Long polls and watches end with 204 after 30 seconds (see Poll).
 //   - Cards are 404 unless the server was made with Cards.
 //
-// What is not: there is no forge, the order among waiting runners is that of arrival, and nothing is ever reaped.
+// What is not: there is no forge, the order among waiting runners is that of arrival, and nothing is ever reaped. No
+// database means none of its errors. Where the real server's source is named, it is that of Drone 1.10.1.
+//
+// Everything happens under one lock, so a test sees the state before a call or after it, nothing in between. A Server
+// may be used from any goroutine, but the helpers that fail the test belong into the test's own.
+//
+// server.go has the server and its routes, http.go the way of a request through the faults of fault.go to its handler,
+// queue.go and report.go the handlers, state.go what they change and what a test asks for it.
 package runtimetest

@@ -31,7 +31,8 @@ func Calls() []Call {
 	return []Call{Ping, RequestStage, Accept, Detail, Watch, StageRunning, StepRunning, Batch, Upload, Card, StepFinal, StageFinal}
 }
 
-// Fault is what a call gets instead of, or on top of, its answer.
+// Fault is what a call gets instead of, or on top of, its answer. It is a value without state and may be scripted
+// many times.
 type Fault struct {
 	// Name says which fault it is, for the names of subtests.
 	Name string
@@ -123,7 +124,8 @@ func (s *Server) Script(call Call, fault Fault, nth ...int) {
 	s.scripts = append(s.scripts, &script{call: call, fault: fault, nth: nth})
 }
 
-// Down makes every call fail as if the server were away, until Heal.
+// Down makes every call fail as if the server were away, until Heal. Connections are still taken, and reset: the port
+// stays the server's.
 func (s *Server) Down() {
 	for _, call := range Calls() {
 		s.Script(call, Reset())
@@ -138,7 +140,8 @@ func (s *Server) Heal() {
 	s.scripts = nil
 }
 
-// due counts the call and returns its fault, nil for none.
+// due counts the call and returns its fault, nil for none. Every script for the call counts it, also one that is not
+// followed.
 func (s *Server) due(call Call) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,7 +30,9 @@ func always(call Call) func(*http.Request, []byte) Call {
 	return func(*http.Request, []byte) Call { return call }
 }
 
-// byStatus tells reports of a beginning from those of an end.
+// byStatus tells reports of a beginning from those of an end. The real server does the same by the body's status
+// (HandleUpdateStage and HandleUpdateStep in operator/manager/rpc2/handler.go). A body that says nothing counts as a
+// beginning.
 func byStatus(before, after Call) func(*http.Request, []byte) Call {
 	return func(_ *http.Request, body []byte) Call {
 		var sent struct{ Status string }
@@ -50,7 +52,9 @@ func pathID(r *http.Request) int64 {
 	return id
 }
 
-// intercept reads a request whole, records it, and answers it in the way that the script asks for.
+// intercept reads a request whole, records it, and answers it in the way that the script asks for. The secret is
+// looked at before the script, as the real server's middleware is before its handlers: a runner with a wrong one uses
+// up no fault.
 func (s *Server) intercept(which func(*http.Request, []byte) Call, serve handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -81,7 +85,8 @@ func (s *Server) intercept(which func(*http.Request, []byte) Call, serve handler
 	})
 }
 
-// run does the call's work.
+// run does the call's work and maps its error to a status as writeError in operator/manager/rpc2/handler.go does:
+// 204, 409, and 500 for all else.
 func run(serve handlerFunc, r *http.Request, body []byte) answer {
 	v, err := serve(r, body)
 	switch {
@@ -109,7 +114,8 @@ func (a answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.body)
 }
 
-// fail answers as the fault says.
+// fail answers as the fault says. What hangs ends with the client, with the server, or after a minute, so that no
+// test waits for ever.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, fault *Fault, apply func() answer) {
 	switch fault.mode {
 	case instead:
@@ -142,6 +148,9 @@ func cut(w http.ResponseWriter, half *answer) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the server's own way to cut a connection that cannot be taken over
 	}
+	// The length promises one byte more than there is in all, so the client sees an end that came too early. Without
+	// lingering, a close is a reset to the other side and not an orderly end (see SO_LINGER in socket(7)).
+	//
 	// Writes and closes may fail because the client has gone, which is as good as what they are for.
 	if half != nil {
 		_, _ = fmt.Fprintf(out, "HTTP/1.1 %d Cut\r\nContent-Length: %d\r\n\r\n%s",

@@ -9,7 +9,7 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// maxLive is how many lines of a live log the real server keeps.
+// maxLive is how many lines of a live log the real server keeps (livelog/stream.go).
 const maxLive = 5000
 
 // Log is what the server got of a step's log.
@@ -52,7 +52,8 @@ func (s *Server) Card(step int64) []byte {
 	return s.state.cards[step]
 }
 
-// serveBatch answers POST /step/{id}/logs/batch.
+// serveBatch answers POST /step/{id}/logs/batch. The server looks for the live log once a line, so an empty batch is
+// taken where there is none. Lines are added as they come: a batch that is sent twice shows twice.
 func (s *Server) serveBatch(r *http.Request, body []byte) (any, error) {
 	var lines []*drone.Line
 	if err := json.Unmarshal(body, &lines); err != nil {
@@ -72,7 +73,9 @@ func (s *Server) serveBatch(r *http.Request, body []byte) (any, error) {
 	return nil, nil
 }
 
-// serveUpload answers POST /step/{id}/logs/upload.
+// serveUpload answers POST /step/{id}/logs/upload. It does not look at the step's version, so a log is taken after a
+// cancel too, nor, unlike a real one, for the step. The real server stores any bytes; here they must be the lines
+// that its pages expect.
 func (s *Server) serveUpload(r *http.Request, body []byte) (any, error) {
 	var lines []*drone.Line
 	if err := json.Unmarshal(body, &lines); err != nil {

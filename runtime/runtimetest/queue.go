@@ -25,6 +25,8 @@ func (s *Server) serveRequest(r *http.Request, body []byte) (any, error) {
 	if stage, ok := s.await(r.Context(), w); ok {
 		return stage, nil
 	}
+	// An offer may have come at the moment at which the poll ended: it is made all the same. The real server's queue
+	// can lock up there.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.workers = slices.DeleteFunc(s.state.workers, func(other *worker) bool { return other == w })
@@ -51,7 +53,8 @@ func (s *Server) await(ctx context.Context, w *worker) (drone.Stage, bool) {
 }
 
 // signal offers every stage that waits for a runner to one that fits. A stage without a machine is offered again at
-// the next signal, even while another runner is about to accept it. The lock is held.
+// the next signal, even while another runner is about to accept it. The lock is held. The real server does this also
+// once a minute (scheduler/queue/queue.go), which no test waits for.
 func (s *Server) signal() {
 	for _, id := range slices.Sorted(maps.Keys(s.state.stages)) {
 		stage := s.state.stages[id]
@@ -59,6 +62,7 @@ func (s *Server) signal() {
 			continue
 		}
 		for i, w := range s.state.workers {
+			// The channel has room for the one offer that a worker gets, so nothing waits under the lock.
 			if fits(stage, &w.filter) {
 				w.offer <- *stage
 				s.state.workers = slices.Delete(s.state.workers, i, i+1)
@@ -85,7 +89,9 @@ func (s *Server) withinLimits(stage *drone.Stage) bool {
 	return (stage.Limit == 0 || same < stage.Limit) && (stage.LimitRepo == 0 || all < stage.LimitRepo)
 }
 
-// fits tells whether a runner may run the stage.
+// fits tells whether a runner may run the stage. Kind and type must be the same, OS and architecture where the runner
+// names any platform, variant and kernel where the stage names them; labels must be the same on both sides, none left
+// over.
 func fits(stage *drone.Stage, f *runner.Filter) bool {
 	if f.Kind != stage.Kind || f.Type != stage.Type {
 		return false
@@ -99,7 +105,8 @@ func fits(stage *drone.Stage, f *runner.Filter) bool {
 	return maps.Equal(stage.Labels, f.Labels)
 }
 
-// serveAccept answers POST /stage/{id}.
+// serveAccept answers POST /stage/{id}. The machine alone decides, not the status: a stage that was cancelled while
+// it waited is accepted and pending again, and only its build shows the cancel.
 func (s *Server) serveAccept(r *http.Request, _ []byte) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,12 +132,14 @@ func (s *Server) serveDetail(r *http.Request, _ []byte) (any, error) {
 		return nil, errNoRows
 	}
 	b := s.state.builds[stage.BuildID]
+	// The build's stages come along, also without their steps.
 	copied, inBuild := *stage, b.Build
 	for _, id := range b.stages {
 		sibling := *s.state.stages[id]
 		inBuild.Stages = append(inBuild.Stages, &sibling)
 	}
 	repo := b.repo
+	// As in Details of operator/manager/manager.go.
 	var secrets []*drone.Secret
 	for _, secret := range b.job.Secrets {
 		if secret.PullRequest || b.Event != "pull_request" {
@@ -148,7 +157,8 @@ func (s *Server) serveDetail(r *http.Request, _ []byte) (any, error) {
 	}, nil
 }
 
-// serveWatch answers POST /build/{id}/watch: 200 when the build is cancelled while the watch is open, else 204.
+// serveWatch answers POST /build/{id}/watch: 200 when the build is cancelled while the watch is open, else 204. A
+// build that was cancelled before, or that does not exist, is watched like any other.
 func (s *Server) serveWatch(r *http.Request, _ []byte) (any, error) {
 	watch := make(chan struct{})
 	s.mu.Lock()

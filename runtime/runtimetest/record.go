@@ -8,7 +8,7 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// Request is one call that the server got.
+// Request is one call that the server got, also one that a fault kept from being applied.
 type Request struct {
 	Time   time.Time
 	Call   Call
@@ -81,7 +81,7 @@ func (s *Server) WaitRequests(call Call, n int) []Request {
 }
 
 // RequestRate is the highest number of requests per second that any stretch of this length has seen, counting these
-// calls or all.
+// calls or all. It is for tests of storms: a runner that does not pause after a fault makes thousands a second.
 func (s *Server) RequestRate(window time.Duration, calls ...Call) float64 {
 	past := s.Requests(calls...)
 	most, from := 0, 0

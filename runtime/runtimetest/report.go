@@ -38,7 +38,9 @@ func (s *Server) serveStage(_ *http.Request, body []byte) (any, error) {
 	return sent, s.beforeAll(b, sent)
 }
 
-// beforeAll puts a stage to running: first the stage, then one step after the other.
+// beforeAll puts a stage to running: first the stage, then one step after the other (operator/manager/setup.go). An
+// error in the middle leaves what was done before it: the version has moved, and steps with smaller numbers are
+// there.
 func (s *Server) beforeAll(b *build, sent *drone.Stage) error {
 	if err := s.updateStage(sent); err != nil {
 		return err
@@ -59,7 +61,9 @@ func (s *Server) beforeAll(b *build, sent *drone.Stage) error {
 	return nil
 }
 
-// afterAll ends a stage: the steps, the stage, the stages that wait for it, and the build where it was the last.
+// afterAll ends a stage: the steps, the stage, the stages that wait for it, and the build where it was the last
+// (operator/manager/teardown.go). The build gets the status of its first stage that failed. A step that is not
+// sent stays as it is.
 func (s *Server) afterAll(b *build, sent *drone.Stage) error {
 	for _, step := range sent.Steps {
 		if err := s.updateStep(step); err != nil {
@@ -86,6 +90,7 @@ func (s *Server) afterAll(b *build, sent *drone.Stage) error {
 			}
 		}
 	}
+	// The real server finds the build's version changed, and says nothing of it.
 	if s.state.loseEnd {
 		s.state.loseEnd, b.Status = false, drone.StatusRunning
 		return nil
@@ -102,7 +107,8 @@ func (s *Server) LoseBuildEnd() {
 	s.state.loseEnd = true
 }
 
-// downstream skips or offers the stages whose dependencies have ended.
+// downstream skips or offers the stages whose dependencies have ended. Any stage of the build that failed counts, not
+// only those that are waited for, as on the real server.
 func (s *Server) downstream(b *build) {
 	failed, ended := false, map[string]bool{}
 	for _, id := range b.stages {
@@ -130,7 +136,8 @@ func (s *Server) downstream(b *build) {
 	s.signal()
 }
 
-// updateStage stores what an update may change, under the version that was sent.
+// updateStage stores what an update may change, under the version that was sent. That is nearly all (stmtUpdate in
+// store/stage/stage.go), so a runner that does not send a field back erases it.
 func (s *Server) updateStage(sent *drone.Stage) error {
 	stored := s.state.stages[sent.ID]
 	if stored == nil || stored.Version != sent.Version {
@@ -146,7 +153,8 @@ func (s *Server) updateStage(sent *drone.Stage) error {
 	return nil
 }
 
-// serveStep answers PUT /step/{id}.
+// serveStep answers PUT /step/{id} (Before and After in operator/manager/manager.go). The live log is opened, or
+// emptied, before the version is looked at, and closed whatever comes of the update.
 func (s *Server) serveStep(_ *http.Request, body []byte) (any, error) {
 	sent := new(drone.Step)
 	if err := json.Unmarshal(body, sent); err != nil {
@@ -183,5 +191,5 @@ func (s *Server) updateStep(sent *drone.Step) error {
 	return nil
 }
 
-// short is what the server does to long errors.
+// short is what the server does to long errors: a cut at 500 bytes, also within a character.
 func short(text string) string { return text[:min(len(text), 500)] }

@@ -19,17 +19,17 @@ type Server struct {
 
 	tb    testing.TB
 	http  *httptest.Server
-	quit  chan struct{}
+	quit  chan struct{} // closed by Close: ends polls, watches and faults that hang
 	poll  time.Duration
 	cards bool
 
 	closing sync.Once
 
-	mu      sync.Mutex
+	mu      sync.Mutex    // guards what follows
 	changed chan struct{} // closed and made anew whenever something has changed
 	state   state
-	scripts []*script
-	past    []Request
+	scripts []*script // in the order in which they were made
+	past    []Request // in the order of their arrival
 }
 
 // Option changes how a server is made.
@@ -65,7 +65,8 @@ func NewServer(tb testing.TB, options ...Option) *Server {
 	return s
 }
 
-// Close ends what hangs, then the server. The end of the test does it too.
+// Close ends what hangs, then the server. The end of the test does it too. Afterwards connections are refused, which
+// is how a server that is gone for good looks; Down is for one that comes back.
 func (s *Server) Close() {
 	s.closing.Do(func() { close(s.quit) })
 	s.http.CloseClientConnections()
@@ -83,7 +84,8 @@ func (s *Server) Restart() {
 	s.http.CloseClientConnections()
 }
 
-// handler routes the calls as the real server does.
+// handler routes the calls as the real server does (operator/manager/rpc2/server.go). Paths and methods that it does
+// not know are 404 and 405 without a record: no client of ours makes them.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	route := func(pattern string, which func(*http.Request, []byte) Call, serve handlerFunc) {

@@ -48,12 +48,12 @@ type state struct {
 	steps      map[int64]*drone.Step
 	logs       map[int64][]*drone.Line
 	cards      map[int64][]byte
-	streams    map[int64]*Log
-	history    map[int64]*Log
-	workers    []*worker
-	watches    map[chan struct{}]int64
-	loseEnd    bool // see LoseBuildEnd
-	loseCancel bool // see LoseCancel
+	streams    map[int64]*Log          // live logs that are open, by step; in the real server's memory
+	history    map[int64]*Log          // the last live log of each step, also after its end, for tests to look at
+	workers    []*worker               // polls that wait, in the order of their arrival
+	watches    map[chan struct{}]int64 // open watches and their builds; closed by a cancel
+	loseEnd    bool                    // see LoseBuildEnd
+	loseCancel bool                    // see LoseCancel
 }
 
 // build is a build and what belongs to it but to no table of its own.
@@ -108,7 +108,8 @@ func (s *Server) Enqueue(job Job) Enqueued {
 	return Enqueued{Build: b.ID, Stage: b.stages[0], Stages: slices.Clone(b.stages)}
 }
 
-// fillBuild gives the fields of a build and its repository that were left zero a value.
+// fillBuild gives the fields of a build and its repository that were left zero a value. Ids are drawn from one
+// sequence, so that a mix-up of a build's, a stage's and a step's is noticed.
 func (st *state) fillBuild(b *build) {
 	now := time.Now().Unix()
 	r := &b.repo
@@ -146,7 +147,9 @@ func (st *state) fillStage(stage *drone.Stage, b *build, number int) {
 }
 
 // Cancel cancels a build as a person does in the server's interface: every watch that is open is told, and the server
-// ends the build's stages and steps by itself.
+// ends the build's stages and steps by itself (service/canceler/canceler.go). The real server tells the forge between
+// the watches and the stages, so that for a while the build has ended and its stages have not; here it is one step.
+// Of a build that has ended, or does not exist, nothing changes.
 func (s *Server) Cancel(id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +195,8 @@ func (s *Server) LoseCancel() {
 	s.state.loseCancel = true
 }
 
-// cancelled is the status and the start of something that a cancel ends.
+// cancelled is the status and the start of something that a cancel ends: what had not started is skipped, and starts
+// then.
 func cancelled(started, now int64) (string, int64) {
 	if started != 0 {
 		return drone.StatusKilled, started
@@ -275,7 +279,8 @@ func (s *Server) Step(stage int64, name string) (drone.Step, bool) {
 	return drone.Step{}, false
 }
 
-// WaitStage waits until ok is true of the stage (with its steps), and returns the stage as it then was.
+// WaitStage waits until ok is true of the stage (with its steps), and returns the stage as it then was. It sees each
+// state that lasts until it looks; one that is gone at once may be missed.
 func (s *Server) WaitStage(id int64, ok func(drone.Stage) bool) drone.Stage {
 	s.tb.Helper()
 	var stage drone.Stage
@@ -289,7 +294,8 @@ func (s *Server) WaitDone(id int64) drone.Stage {
 	return s.WaitStage(id, func(stage drone.Stage) bool { return done(stage.Status) })
 }
 
-// Bump moves a stage's version, as somebody else's update would.
+// Bump moves a stage's version, as somebody else's update would. A change, which may be nil, is made to the stage
+// before; it runs with the server's lock held and must not call the server.
 func (s *Server) Bump(stage int64, change func(*drone.Stage)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
