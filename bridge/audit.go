@@ -10,8 +10,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// audit writes one JSON line for each decision. A crash between the line and the journal repeats the line: a
-// decision may be written twice, never not at all.
+// audit writes one JSON line for each decision. A crash between the line and the journal repeats the line: a decision
+// may be written twice, never not at all. The file is not synced: a power cut may take its last lines, while the
+// journal, which is, keeps their outcomes.
 type audit struct {
 	mu  sync.Mutex
 	out io.Writer
@@ -34,7 +35,8 @@ type entry struct {
 	Build    int64     `json:"build,omitempty"`
 }
 
-// write appends the line for a request.
+// write appends the line for a request. It may be called from several goroutines. Whoever gets an error must not act
+// on the decision: what cannot be written down is not done.
 func (a *audit) write(r *journal.Request, decision, rule string) error {
 	line, err := json.Marshal(entry{
 		Time: time.Now().UTC(), Decision: decision, Rule: rule, User: r.Login, UserID: r.Author,

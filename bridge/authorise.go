@@ -12,14 +12,16 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// The rules of commands that were done without a run.
+// The rules of commands that were done without a run. A rule is a short name of what decided: it is written to the
+// audit log, counted by the metrics, and these are compared with too, also in a journal of an earlier start.
 const (
 	ruleCancel    = "cancel"     // of every run
 	ruleCancelOwn = "cancel own" // of the author's runs
 	ruleHelp      = "help"
 )
 
-// refusal is an answer without a run.
+// refusal is an answer without a run, in a reply of its own. Without a text there is none: a reaction is enough where
+// the author has to see that something was read, and nobody is helped by the reason.
 func refusal(rule, text string) journal.Outcome {
 	return journal.Outcome{Rule: rule, Status: statusNone, Text: text}
 }
@@ -29,8 +31,9 @@ func notice(rule, text string) journal.Outcome {
 	return journal.Outcome{Rule: rule, Status: statusNone, Text: text, Shared: true}
 }
 
-// authorise judges a received command: may its author, does the comment still stand, is the pull request open,
-// and which commit is meant. Whatever cannot be known is no.
+// authorise judges a received command: may its author, does the comment still stand, is the pull request open, and
+// which commit is meant. Whatever cannot be known is no. It asks now, moments before the build, because a right can
+// be taken away between the hook and the build; an error of Gitea's repeats the whole of it.
 func (b *Bridge) authorise(j *job) error {
 	r := &j.req
 	// The queue was full at the hook, where no answer could be waited for; here it costs one edit of the notice.
@@ -80,7 +83,8 @@ func (b *Bridge) authorise(j *job) error {
 	return b.pin(j, cmd, pull)
 }
 
-// mayNot is the answer to authors without the right, or whose right Gitea does not tell the bot.
+// mayNot is the answer to authors without the right, or whose right Gitea does not tell the bot. The second is the
+// set-up's fault and not the author's, so it is said differently.
 func (b *Bridge) mayNot(rule string) journal.Outcome {
 	if rule == gitea.NotConfirmed {
 		return notice(rule, "your right to start tests could not be confirmed; comment again, or ask somebody who may write to this repository")
@@ -88,7 +92,7 @@ func (b *Bridge) mayNot(rule string) journal.Outcome {
 	return notice(rule, "only "+b.people()+" can start its tests")
 }
 
-// people are those who may, in words for those who may not.
+// people are those who may, in words for those who may not. It names no account: the list is nobody's business.
 func (b *Bridge) people() string {
 	switch b.Access {
 	case AccessCollaborator:
@@ -107,7 +111,8 @@ func (b *Bridge) orRefuse(j *job, err error, o journal.Outcome) error {
 	return b.decide(j, o)
 }
 
-// react adds a reaction; one that Gitea does not want is no reason to stop.
+// react adds a reaction; one that Gitea does not want is no reason to stop: the comment may be gone, its author may
+// have blocked the bot, the conversation may be locked. Only what may pass is an error.
 func (b *Bridge) react(r *journal.Request, reaction string) error {
 	err := b.Gitea.React(repoOf(r), r.Comment, reaction)
 	if safehttp.Definite(err) {
@@ -117,8 +122,9 @@ func (b *Bridge) react(r *journal.Request, reaction string) error {
 	return err
 }
 
-// standing reads the comment again and names the rule by which it no longer counts: it may have been deleted,
-// edited, or the journalled text may be a replay of what it was once.
+// standing reads the comment again and names the rule by which it no longer counts: it may have been deleted, edited,
+// or the journalled text may be a replay of what it was once. Whoever may write to a repository can edit others'
+// comments at Gitea, and the comment keeps its author: an edited one is nobody's word.
 func (b *Bridge) standing(r *journal.Request) (string, error) {
 	n, err := b.Gitea.Note(repoOf(r), r.Comment)
 	switch {
@@ -140,13 +146,14 @@ func (b *Bridge) standing(r *journal.Request) (string, error) {
 	return "", nil
 }
 
-// gone reports whether Gitea says that there is no such account.
+// gone reports whether Gitea says that there is no such account. No answer is not that: then the step is repeated.
 func (b *Bridge) gone(login string) bool {
 	_, err := b.Gitea.Account(login)
 	return safehttp.Status(err) == http.StatusNotFound
 }
 
-// may asks Gitea now whether the author may start runs, by the configured rule.
+// may asks Gitea now whether the author may start runs, by the configured rule, and names what decided it. An error
+// means that it is not known; it is never a yes.
 func (b *Bridge) may(r *journal.Request) (bool, string, error) {
 	repo, author := repoOf(r), authorOf(r)
 	switch b.Access {
@@ -188,7 +195,8 @@ func (b *Bridge) listed(u gitea.User) (bool, string, error) {
 	return false, "not on the list", nil
 }
 
-// cancel stops the pull request's runs that were asked for before. Who may not start runs may stop their own.
+// cancel stops the pull request's runs that were asked for before. Who may not start runs may stop their own. It does
+// not wait for the ends: each run's own job cancels its build and says so in its own reply.
 func (b *Bridge) cancel(j *job, may bool) error {
 	defer b.lane(&j.req)()
 	requests, err := b.Journal.Pull(j.req.Repo, j.req.PR)

@@ -34,7 +34,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// Bridge is the service. New makes it, Handler receives the hooks, Run does the work.
+// Bridge is the service. New makes it, Handler receives the hooks, Run does the work. Handler's goroutines only write
+// the journal and the audit log and hand jobs over; every call to Gitea or Drone is made by a goroutine that Run has
+// started and waits for.
 type Bridge struct {
 	Config
 	audit   *audit
@@ -42,26 +44,28 @@ type Bridge struct {
 
 	self     atomic.Pointer[gitea.User] // the bot's account, once Gitea has told it
 	known    chan struct{}              // closed when self is set: no request goes on before
-	users    *limits[int64]
-	pulls    *limits[lane]
-	repos    *limits[int64]
-	accepted chan *job
-	stopped  chan struct{} // closed when Run no longer reads accepted
+	users    *limits[int64]             // commands, by author
+	pulls    *limits[lane]              // runs, by pull request
+	repos    *limits[int64]             // runs, by repository
+	accepted chan *job                  // has no room: a job that was sent is one that Run has taken
+	stopped  chan struct{}              // closed when Run no longer reads accepted
 
 	mu      sync.Mutex           // of the maps; never held during a call
 	jobs    map[journal.Key]*job // at work; a request has at most one job
-	lanes   map[lane]*sync.Mutex
-	notices map[lane]string // the text of each pull request's notice, as last written
-	work    sync.WaitGroup
+	lanes   map[lane]*sync.Mutex // never forgotten: two who wait for a pull request must find the same one
+	notices map[lane]string      // the text of each pull request's notice, as last written
+	work    sync.WaitGroup       // the jobs and the upkeep
 }
 
 // lane is a pull request: what its requests decide about each other happens one after the other.
 type lane struct{ repo, pr int64 }
 
-// job is a request at work. Its request belongs to the job's goroutine.
+// job is a request at work. Its request belongs to the job's goroutine: whoever else wants something of it goes
+// through the journal (end) and wakes it. What stands beside the request is lost in a crash, so it may only save work
+// or patience.
 type job struct {
 	req    journal.Request
-	wake   chan struct{} // a hint that something changed
+	wake   chan struct{} // a hint that something changed; has room for one that comes while the job is busy
 	fresh  bool          // not yet charged to the limits
 	unsure time.Time     // since when a build may exist whose number is unknown
 	made   drone.Build   // the build, from Drone's answer until its number is in the journal
@@ -70,10 +74,10 @@ type job struct {
 	since  time.Time     // of the first of them
 	missed int           // answers of 404 about the build, in a row
 	broken int           // answers of 500 to the build's creation
-	poll   time.Duration
+	poll   time.Duration // the last interval between two looks at the build
 }
 
-// New returns a bridge; nothing happens before Run.
+// New returns a bridge; nothing happens before Run. The only error is a metric's name that is taken in cfg.Registry.
 func New(cfg Config) (*Bridge, error) {
 	m, err := newMetrics(cfg.Registry)
 	if err != nil {
@@ -89,8 +93,10 @@ func New(cfg Config) (*Bridge, error) {
 	}, nil
 }
 
-// Run works until ctx ends: first on what the journal holds, then on what Handler accepts and on comments whose
-// hook was lost. When it returns, every request is in the journal in a state from which the next Run goes on.
+// Run works until ctx ends: first on what the journal holds, then on what Handler accepts and on comments whose hook
+// was lost. When it returns, every request is in the journal in a state from which the next Run goes on, and nothing
+// uses the journal any more but hooks under way. It is called once. Its error is the journal's, met before any work
+// began: what fails later is logged and tried again.
 func (b *Bridge) Run(ctx context.Context) error {
 	defer b.work.Wait()
 	defer close(b.stopped)
@@ -120,7 +126,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 }
 
-// upkeep learns the bot's account, then reads missed comments and prunes the journal for ever.
+// upkeep learns the bot's account, then reads missed comments and prunes the journal for ever. A token without the
+// scope read:user is asked about for ever too: doctor names it, and Ready keeps saying no.
 func (b *Bridge) upkeep(ctx context.Context) {
 	wait := b.RetryFirst
 	for b.self.Load() == nil {
@@ -147,7 +154,8 @@ func (b *Bridge) upkeep(ctx context.Context) {
 	}
 }
 
-// Ready reports whether the bridge can judge hooks: Gitea has told it who it is.
+// Ready reports whether the bridge can judge hooks: Gitea has told it who it is. Hooks that come before are taken all
+// the same; their requests wait in the journal.
 func (b *Bridge) Ready() error {
 	if b.self.Load() == nil {
 		return fmt.Errorf("the bot's account is not known yet: Gitea has not answered")
@@ -155,7 +163,7 @@ func (b *Bridge) Ready() error {
 	return nil
 }
 
-// enter makes a job known to the others, unless its request has one.
+// enter makes a job known to the others, unless its request has one. Who enters a job must see that it leaves.
 func (b *Bridge) enter(j *job) bool {
 	j.wake = make(chan struct{}, 1)
 	b.mu.Lock()
@@ -168,7 +176,7 @@ func (b *Bridge) enter(j *job) bool {
 	return true
 }
 
-// leave forgets a job.
+// leave forgets a job: its request is finished, was never stored, or waits in the journal for the next Run.
 func (b *Bridge) leave(j *job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -176,7 +184,8 @@ func (b *Bridge) leave(j *job) {
 	b.metrics.live.Set(float64(len(b.jobs)))
 }
 
-// start runs a job in its own goroutine, which Run waits for.
+// start runs a job in its own goroutine, which Run waits for. A job mostly sleeps, so there is one for each request
+// and no pool: a run that takes an hour keeps nobody else from a worker. QUEUE bounds how many there are.
 func (b *Bridge) start(ctx context.Context, j *job) {
 	b.work.Go(func() {
 		defer b.leave(j)
@@ -188,9 +197,10 @@ func (b *Bridge) start(ctx context.Context, j *job) {
 	})
 }
 
-// accept journals a request that was never seen before and hands it to Run; when Run has ended, the next one finds
-// it in the journal. The job is entered before the journal is written: a Run that begins at this moment reads the
-// journal, and must not start the request a second time.
+// accept journals a request that was never seen before and hands it to Run; when Run has ended, the next one finds it
+// in the journal. It returns when the request is on disk and Run has it, so before Run begins it waits. The job is
+// entered before the journal is written: a Run that begins at this moment reads the journal, and must not start the
+// request a second time.
 func (b *Bridge) accept(r journal.Request) (fresh bool, err error) {
 	j := &job{req: r, fresh: true, looked: true}
 	if !b.enter(j) {
@@ -208,14 +218,16 @@ func (b *Bridge) accept(r journal.Request) (fresh bool, err error) {
 	return true, nil
 }
 
-// crowded reports whether as many requests are alive as may be.
+// crowded reports whether as many requests are alive as may be. Hooks that come together may all see the last place
+// free: the bound is there to keep a flood from growing, not to be exact.
 func (b *Bridge) crowded() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.jobs) >= b.Queue
 }
 
-// end stores the reason why a run must stop and wakes its job.
+// end stores the reason why a run must stop and wakes its job. A job that is not there, or misses the nudge, finds the
+// reason when it looks next.
 func (b *Bridge) end(key journal.Key, stop journal.Stop) error {
 	if err := b.Journal.Stop(key, stop); err != nil {
 		return err
@@ -224,7 +236,7 @@ func (b *Bridge) end(key journal.Key, stop journal.Stop) error {
 	return nil
 }
 
-// nudge makes a job look at its build at once.
+// nudge makes a job look at its build at once, or repeat at once what it was about to repeat later. It never waits.
 func (b *Bridge) nudge(key journal.Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -236,7 +248,8 @@ func (b *Bridge) nudge(key journal.Key) {
 	}
 }
 
-// lane locks a pull request; the caller calls the result to unlock it.
+// lane locks a pull request; the caller calls the result to unlock it. It may be held during calls to Gitea, so a slow
+// forge delays the decisions about this pull request and no other's.
 func (b *Bridge) lane(r *journal.Request) (unlock func()) {
 	key := lane{r.Repo, r.PR}
 	b.mu.Lock()

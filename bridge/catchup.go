@@ -9,7 +9,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// overlap is read twice, for clocks that differ and comments that are stored out of order.
+// overlap is read twice, for clocks that differ and comments that are stored out of order. Grace must be shorter: a
+// comment that was too young in one pass has to be read again in a later one.
 const overlap = 5 * time.Minute
 
 // lastPass is the journal's mark of the last time when every repository was read, or of the first start.
@@ -25,8 +26,9 @@ func (b *Bridge) firstStart() error {
 	return b.Journal.SetMark(lastPass, time.Now())
 }
 
-// catchUp reads what Gitea's hooks did not tell: it sends each of them once and never again. One repository's
-// trouble does not keep the others from being read.
+// catchUp reads what Gitea's hooks did not tell: it sends each of them once and never again, and marks it as
+// delivered before it tries. One repository's trouble does not keep the others from being read. Errors are logged:
+// the next pass is the repetition.
 func (b *Bridge) catchUp(ctx context.Context) {
 	began := time.Now() // comments that are written during the pass belong to the next
 	repos, whole := b.watched()
@@ -49,7 +51,8 @@ func (b *Bridge) catchUp(ctx context.Context) {
 	}
 }
 
-// watched lists the repositories of the allow-list, and whether that is all of them.
+// watched lists the repositories of the allow-list, and whether that is all of them. Owners are asked each time, so a
+// new repository is read without a restart.
 func (b *Bridge) watched() (all []gitea.Repo, whole bool) {
 	whole = true
 	for _, entry := range b.Repos {
@@ -76,7 +79,8 @@ func (b *Bridge) watched() (all []gitea.Repo, whole bool) {
 }
 
 // catchUpRepo accepts the commands of one repository that no hook brought. A repository that is met for the first
-// time begins with the last pass over the others: older comments were for whoever was here before.
+// time begins with the last pass over the others: older comments were for whoever was here before. Comments are read by
+// the time of their last change, so an edited one comes back; the journal knows it.
 func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 	mark, err := b.Journal.Mark(repo.FullName())
 	if err != nil {
@@ -115,7 +119,8 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 	return b.Journal.SetMark(repo.FullName(), next)
 }
 
-// missed accepts a comment that no hook brought, if it is a command.
+// missed accepts a comment that no hook brought, if it is a command. Nothing of it is signed: neither its author's
+// right at the time nor the head commit, so both are asked for later and count for less.
 func (b *Bridge) missed(repo gitea.Repo, n gitea.Note) error {
 	// What the author may, and whether the text was edited, is judged when the request is at work, like any other's.
 	if _, ok := Parse(n.Body); !ok || n.Imported || n.Author.ID <= 0 || n.Author.ID == b.self.Load().ID {
@@ -135,7 +140,8 @@ func (b *Bridge) missed(repo gitea.Repo, n gitea.Note) error {
 	return err
 }
 
-// lookAtPulls ends runs whose pull request was closed or pushed to without a hook.
+// lookAtPulls ends runs whose pull request was closed or pushed to without a hook, or before they had a build. It
+// asks once for each pull request with a run, however many it has.
 func (b *Bridge) lookAtPulls(ctx context.Context) error {
 	live, err := b.Journal.Live()
 	if err != nil {

@@ -17,13 +17,14 @@ const (
 	Help               // explain the commands
 )
 
-// maxCommand is the longest comment that can be a command.
+// maxCommand is the longest comment that can be a command. The longest that means something, a whole name and a whole
+// hash, has 137 bytes.
 const maxCommand = 200
 
 // Command is a comment that is addressed to the bridge.
 type Command struct {
 	Verb Verb
-	Args []string
+	Args []string // the words behind the first, not yet judged; Help has none
 }
 
 // Parse reads a comment. It is a command only as a whole: one line of printable ASCII whose first word is one of
@@ -60,19 +61,22 @@ func Parse(comment string) (Command, bool) {
 	return c, true
 }
 
-// Target is what a Run is about: which recipe, and which commit if the author named one.
+// Target is what a Run is about: which recipe, and which commit if the author named one. Whether the pull request has
+// such a commit is not known yet.
 type Target struct {
 	Recipe string
 	Prefix string // start of the commit's hash; empty for the head
 }
 
+// Git shows hashes with seven digits or more; a whole one has 40, or 64 in repositories that use SHA-256.
 var (
 	recipePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	prefixPattern = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
 	shaPattern    = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 )
 
-// ValidRecipe accepts names that are safe as a file's name and as a word.
+// ValidRecipe accepts names that are safe as a file's name and as a word: the pipeline gets it as RECIPE and may make a
+// path or a command of it.
 func ValidRecipe(name string) bool {
 	return recipePattern.MatchString(name) && !strings.Contains(name, "..")
 }

@@ -14,7 +14,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// How authors are checked, and what happens when commits came after the comment.
+// How authors are checked, and what happens when commits came after the comment. A collaborator may be one who only
+// reads, and owners and members of teams are none (go-gitea/gitea#30926): that rule is for who had it before.
 const (
 	AccessWrite        = "write"        // may write the repository's code
 	AccessCollaborator = "collaborator" // is listed as a collaborator
@@ -24,11 +25,12 @@ const (
 	PolicyRefuse = "refuse" // run nothing and say so
 )
 
-// Config is what a Bridge is made of. Nothing in it has a default: the program's settings do, and tests choose their own.
+// Config is what a Bridge is made of. Nothing in it has a default: the program's settings do, and tests choose their
+// own. It is not checked either: that is done where the settings are read, and must not change while the bridge runs.
 type Config struct {
-	Gitea    *gitea.Client
-	Drone    *drone.Client
-	Journal  *journal.Journal
+	Gitea    *gitea.Client    // with the bot's token
+	Drone    *drone.Client    // with the token of the bot's account there
+	Journal  *journal.Journal // closed by whoever opened it, after Run
 	Log      *logrus.Entry
 	Audit    io.Writer // one JSON line per decision, one Write per line
 	Registry prometheus.Registerer
@@ -38,10 +40,10 @@ type Config struct {
 
 	Repos   []string            // allowed: owner, or owner/name
 	Recipes map[string][]string // by full name; a repository without an entry is a recipe of its own name
-	Access  string
-	Users   []string // for AccessList
-	Teams   []string // for AccessList, as organisation/team
-	Policy  string
+	Access  string              // one of the Access constants; any other lets nobody in
+	Users   []string            // for AccessList
+	Teams   []string            // for AccessList, as organisation/team
+	Policy  string              // one of the Policy constants
 
 	MaxAge   time.Duration // older comments are answered, not run
 	Quiet    time.Duration // a stranger's push this close before a comment asks for the commit by name
@@ -67,7 +69,8 @@ type Config struct {
 	RetryMax   time.Duration
 }
 
-// Allows reports whether a repository is on the allow-list. Gitea's names do not differ by case, so neither do these.
+// Allows reports whether a repository is on the allow-list. The names come from a signed body or from Gitea. Its
+// names do not differ by case, so neither do these.
 func (c *Config) Allows(owner, name string) bool {
 	return slices.ContainsFunc(c.Repos, func(entry string) bool {
 		return strings.EqualFold(entry, owner) || strings.EqualFold(entry, owner+"/"+name)

@@ -9,15 +9,17 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxNotices bounds the memory of notices; forgetting one costs an edit.
+// maxNotices bounds the memory of notices; forgetting one costs a search for it and an edit. A pull request has one
+// at most, so this is how many of them may be talked about before that.
 const maxNotices = 4096
 
-// statusTries is how often a final commit status is tried: a fork's commit may reach the base repository late, or
-// never.
+// statusTries is how often a final commit status is tried, about a minute: a fork's commit may reach the base
+// repository late, or never, and until then Gitea answers 500. The result must not wait for that any longer.
 const statusTries = 8
 
 // deliver puts the outcome on the pull request: the reply, the commit status, the reaction. Everything may be
-// repeated. What Gitea refuses for good (a locked conversation, a deleted comment) is left out.
+// repeated: the reply is edited to the same text, of statuses the newest counts, and a reaction is there or not. What
+// Gitea refuses for good (a locked conversation, a deleted comment) is left out.
 func (b *Bridge) deliver(ctx context.Context, j *job) error {
 	// In this order: whoever waits for the reaction finds the reply and the status complete.
 	r, o := &j.req, j.req.Outcome
@@ -48,7 +50,8 @@ func (b *Bridge) deliver(ctx context.Context, j *job) error {
 	return b.finish(j)
 }
 
-// tell writes the outcome's comment, if it has one.
+// tell writes the outcome's comment, if it has one. An outcome without text, such as that of a comment that is gone, is
+// known by its reaction only, if the comment can still have one.
 func (b *Bridge) tell(j *job) error {
 	r, o := &j.req, j.req.Outcome
 	switch {
@@ -63,7 +66,7 @@ func (b *Bridge) tell(j *job) error {
 }
 
 // say writes the request's one reply: it edits the comment that is known, looks for one that a crash may have
-// left, and only then makes one.
+// left, and only then makes one. A reply that a person has deleted is not made again: Gitea answers the edit with 404.
 func (b *Bridge) say(j *job, text string) error {
 	repo, mark := repoOf(&j.req), marker(j.req.Key.String())
 	text += "\n\n" + mark
@@ -97,7 +100,7 @@ func (b *Bridge) say(j *job, text string) error {
 	return nil
 }
 
-// replied keeps which comment is the reply.
+// replied keeps which comment is the reply. doubted says that it was looked for: then an earlier one may still appear.
 func (b *Bridge) replied(j *job, id int64, doubted bool) error {
 	return b.set(j, func(r *journal.Request) { r.ReplyID, r.ReplyDoubted = id, r.ReplyDoubted || doubted })
 }
@@ -124,7 +127,8 @@ func (b *Bridge) onlyReply(r *journal.Request) error {
 	return nil
 }
 
-// notify writes the pull request's one notice, unless it says so already.
+// notify writes the pull request's one notice, unless it says so already. Whose command it is about is not said: it
+// stands for all of them, and each has a reaction of its own.
 func (b *Bridge) notify(r *journal.Request, text string) error {
 	defer b.lane(r)() // two at once would both find no notice and make two
 	key := lane{r.Repo, r.PR}
@@ -158,7 +162,7 @@ func (b *Bridge) notify(r *journal.Request, text string) error {
 	return nil
 }
 
-// status sets a passing commit status. It is a courtesy: the final one is repeated until it sticks.
+// status sets a passing commit status. It is a courtesy, so its failure is logged and never repeated: the final one is.
 func (b *Bridge) status(r *journal.Request, s gitea.Status) {
 	if err := b.putStatus(r, s); err != nil {
 		b.Log.WithError(err).Warn("commit status")
@@ -174,7 +178,8 @@ func (b *Bridge) putStatus(r *journal.Request, s gitea.Status) error {
 	return b.Gitea.SetStatus(repoOf(r), r.SHA, s)
 }
 
-// statusState is Gitea's word for how a run ended.
+// statusState is Gitea's word for how a run ended. Gitea takes any word at all (1.26 stores "bogus"), so a mistake
+// here would be refused by nobody.
 func statusState(status string) string {
 	switch status {
 	case statusSuccess:
@@ -185,7 +190,8 @@ func statusState(status string) string {
 	return "error" // killed too: Gitea has no word for it, and nothing was shown to be right
 }
 
-// reaction is the one that ends a request's story.
+// reaction is the one that ends a request's story. Gitea takes only those of [ui] REACTIONS, by default eight, among
+// them these four and eyes; any other is refused with 403.
 func reaction(o *journal.Outcome) string {
 	switch {
 	case o.Status == statusSuccess:

@@ -16,7 +16,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxSkew is how far two clocks may differ before comments are judged wrongly.
+// maxSkew is how far two clocks may differ before comments are judged wrongly: Grace and MaxAge compare Gitea's times
+// with this host's, and Grace is 30 seconds by default.
 const maxSkew = 30 * time.Second
 
 // knockTime bounds the call to the hook's address.
@@ -76,7 +77,8 @@ func Doctor(out io.Writer, cfg Config, hooks HookCheck) error {
 	return nil
 }
 
-// gitea asks who the server and the bot are, and reports whether there is a Gitea to ask more of.
+// gitea asks who the server and the bot are, and reports whether there is a Gitea to ask more of. Foreign words, here
+// and below, go through plain: they end up in a terminal.
 func (d *doctor) gitea(cfg *Config) bool {
 	version, err := cfg.Gitea.Version()
 	switch code := safehttp.Status(err); {
@@ -108,7 +110,8 @@ func (d *doctor) gitea(cfg *Config) bool {
 	return true
 }
 
-// people looks up who is listed: a misspelt name lets nobody in, and nobody would say so.
+// people looks up who is listed: a misspelt name lets nobody in, and nobody would say so. Teams need a scope and a
+// membership that nothing else needs, so a token may be right in everything but this.
 func (d *doctor) people(cfg *Config) {
 	if cfg.Access != AccessList {
 		return
@@ -135,7 +138,8 @@ func (d *doctor) people(cfg *Config) {
 	}
 }
 
-// entry checks one entry of the allow-list: the bot's rights in each of its repositories, and its hooks.
+// entry checks one entry of the allow-list: the bot's rights in each of its repositories, and its hooks. Hooks can be
+// read by administrators only, so what the bot's own token is refused is a note and no fault.
 func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 	owner, name, full := strings.Cut(entry, "/")
 	repos := []gitea.Repo{{Owner: owner, Name: name}}
@@ -173,8 +177,9 @@ func (d *doctor) entry(cfg *Config, entry string, hooks HookCheck) {
 	}
 }
 
-// rights checks what the bot may do in a repository. That it is no administrator is a note: the bridge then has other ways
-// to learn what authors may, which know less.
+// rights checks what the bot may do in a repository. That it is no administrator is a note: the bridge then has other
+// ways to learn what authors may, which know less. Missing scopes are looked for in each repository, with calls that
+// cannot change anything.
 func (d *doctor) rights(cfg *Config, r gitea.Repo) {
 	push, admin, err := cfg.Gitea.MayPush(r.Owner, r.Name)
 	switch {
@@ -198,6 +203,7 @@ func (d *doctor) rights(cfg *Config, r gitea.Repo) {
 }
 
 // reach looks whether Gitea may call the hook's address. It cannot be asked; but by default it calls no private one.
+// The name is resolved here, and Gitea may see another address: so this never makes a fault.
 func (d *doctor) reach(hook string) {
 	u, err := url.Parse(hook)
 	if err != nil {
@@ -250,7 +256,8 @@ func (d *doctor) knock(cfg *Config, hook string) {
 	}
 }
 
-// pipeline looks whether there is anything to build.
+// pipeline looks whether there is anything to build. Without the file Drone answers 500 to every demand, after 45
+// seconds. Whether the pipeline takes the event custom is not read out of it: that is for Drone to say.
 func (d *doctor) pipeline(cfg *Config, at drone.Access) {
 	if _, err := cfg.Gitea.Repo(at.Owner, at.Name); err != nil {
 		d.note("the CI repository's pipeline was not looked for, the bot cannot read it at Gitea: %v", err)
@@ -267,7 +274,9 @@ func (d *doctor) pipeline(cfg *Config, at drone.Access) {
 	}
 }
 
-// drone checks the bot's account there, and reports whether the CI repository may be asked about.
+// drone checks the bot's account there, and reports whether the CI repository may be asked about. Drone answers 404
+// for what an account may not see. It learns of rights at Gitea when the account logs in, and asks again for what is
+// older than an hour.
 func (d *doctor) drone(cfg *Config) (access drone.Access, ok bool) {
 	access, err := cfg.Drone.Check()
 	code := safehttp.Status(err)

@@ -16,7 +16,8 @@ import (
 const maxMissing = 4
 
 // follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,
-// or the poll's interval, whichever comes first.
+// or the poll's interval, whichever comes first. Polls are the truth because nothing else is complete: Drone tries a
+// webhook once, and its stream of events has none for a waiting build that is cancelled.
 func (b *Bridge) follow(ctx context.Context, j *job) error {
 	r := &j.req
 	if r.Again {
@@ -37,7 +38,8 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 	if stopErr != nil {
 		return stopErr
 	}
-	// Drone has no deadline for builds that no runner takes, nor for stages whose runner is gone.
+	// Drone has no deadline for builds that no runner takes, nor, but for a reaper that looks once a day, for stages
+	// whose runner is gone. The time counts from the demand: what waits for a runner is no better than what hangs.
 	if stop == nil && time.Since(r.Asked) > b.Deadline {
 		stop = &journal.Stop{Rule: "deadline", Text: fmt.Sprintf("the run did not end within %s and was cancelled", b.Deadline)}
 	}
@@ -52,18 +54,20 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 			return err
 		}
 		b.status(r, gitea.Status{State: "pending", Description: "running"})
+		// Last, so that a crash before it tells people again and not never.
 		if err := b.set(j, func(r *journal.Request) { r.Running = true }); err != nil {
 			return err
 		}
 	}
-	// Short builds are seen at once, long ones do not load Drone.
+	// Short builds are seen at once, long ones do not load Drone: each wait is half as long again as the one before.
+	// Whatever comes by hook ends the wait.
 	j.poll = min(max(b.Poll, j.poll+j.poll/2), b.PollMax)
 	b.doze(ctx, j, j.poll)
 	return nil
 }
 
 // kill cancels the build and ends the request with the reason. Drone keeps the result of a build that ended a
-// moment before.
+// moment before. To cancel twice, as after a crash, changes nothing there.
 func (b *Bridge) kill(j *job, stop *journal.Stop) error {
 	// Drone may be away for a while, but not for ever: a run that was told to stop gets an end, whatever Drone does.
 	err := b.Drone.Cancel(j.req.Build)
@@ -80,7 +84,8 @@ func (b *Bridge) kill(j *job, stop *journal.Stop) error {
 	return b.decide(j, o)
 }
 
-// result is the outcome of a build that has ended.
+// result is the outcome of a build that has ended. The words of Drone's that have no place here become error:
+// whatever was not shown to be right must not look like it.
 func result(build drone.Build) journal.Outcome {
 	o := journal.Outcome{Rule: "finished", Status: build.Status, Step: build.Step}
 	switch build.Status {

@@ -13,7 +13,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// MaxHook is the longest body of a hook that is read.
+// MaxHook is the longest body of a hook that is read. A command's body has some 16 kB, but Gitea bounds neither
+// comments nor descriptions, and a body holds the pull request's description twice. A command under a description
+// that is too long gets 413 here and is found by catchUp.
 const MaxHook = 1 << 20
 
 // answer is what a hook's sender is told; the text is also the metric's label, so it is one of a fixed set.
@@ -28,7 +30,8 @@ var (
 	unsigned = answer{http.StatusUnauthorized, "signature does not fit"}
 )
 
-// Handler serves POST /hook for Gitea, POST /drone for Drone, and GET /healthz.
+// Handler serves POST /hook for Gitea, POST /drone for Drone, and GET /healthz. It may serve before Run is called, and
+// after Run has ended. Time and the number of connections are bounded by the server that it is given to.
 func (b *Bridge) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /hook", b.serve(b.hook))
@@ -39,7 +42,8 @@ func (b *Bridge) Handler() http.Handler {
 	return mux
 }
 
-// serve reads the body that the two hooks have in common and writes the answer.
+// serve reads the body that the two hooks have in common and writes the answer. Gitea waits five seconds for it
+// (DELIVER_TIMEOUT) and handles hooks of one batch one after the other, so a slow answer delays other receivers too.
 func (b *Bridge) serve(handle func(http.Header, []byte) answer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a, start := answer{}, time.Now()
@@ -63,6 +67,7 @@ func (b *Bridge) serve(handle func(http.Header, []byte) answer) http.HandlerFunc
 	}
 }
 
+// errType stands for bodies that are not said to be JSON, whatever they hold.
 var errType = errors.New("not JSON")
 
 // body reads a JSON body of at most MaxHook bytes. Form bodies are refused: Gitea signs their decoded content.
@@ -71,6 +76,7 @@ func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err != nil || media != "application/json" {
 		return nil, errType
 	}
+	// A length that is declared is believed before a byte is read; MaxBytesReader sees to those that lie.
 	if r.ContentLength > MaxHook {
 		return nil, &http.MaxBytesError{Limit: MaxHook}
 	}
@@ -83,7 +89,8 @@ func isTooLong(err error) bool {
 	return errors.As(err, &tooLong)
 }
 
-// hook judges a body from Gitea. Nothing is read from it before its signature fits.
+// hook judges a body from Gitea. Nothing is read from it before its signature fits. What it is about follows from the
+// body: a valid body under another event's header would otherwise mean something else.
 func (b *Bridge) hook(header http.Header, body []byte) answer {
 	if !gitea.Verify(b.Secrets, body, header.Get(gitea.SignatureHeader)) {
 		return unsigned
@@ -106,19 +113,21 @@ func (b *Bridge) hook(header http.Header, body []byte) answer {
 	return b.pullHook(e)
 }
 
-// foreign names the rule by which a pull request is none of the bridge's business, or nothing.
+// foreign names the rule by which a pull request is none of the bridge's business, or nothing. One hook's secret may
+// serve many repositories, so that a body is signed does not mean that its repository is served.
 func (b *Bridge) foreign(e gitea.Event) string {
 	switch {
 	case !b.Allows(e.Repo.Owner, e.Repo.Name):
 		return "repository is not on the list"
-	case e.Base != 0 && e.Base != e.Repo.ID:
+	case e.Base != 0 && e.Base != e.Repo.ID: // where it is unknown, authorise asks
 		return "pull request is for another repository"
 	}
 	return ""
 }
 
 // narrows reports whether the unsigned event header, if there is one, agrees that this may be about a pull
-// request. It can only make the bridge do less.
+// request. It can only make the bridge do less. A comment on a pull request comes as issue_comment; what comes as
+// pull_request_comment is a review.
 func narrows(header http.Header) bool {
 	switch header.Get("X-Gitea-Event") {
 	case "", "issue_comment", "pull_request", "pull_request_sync":
@@ -127,7 +136,9 @@ func narrows(header http.Header) bool {
 	return false
 }
 
-// comment accepts a command into the journal.
+// comment accepts a command into the journal. Each answer has a text of its own, which Gitea shows to who looks at
+// the hook's deliveries: it names no account and no repository. Everything that needs a call, also the answer to the
+// author, comes after 202, from the job.
 func (b *Bridge) comment(e gitea.Event) answer {
 	if _, ok := Parse(e.Note.Body); !ok {
 		return answer{http.StatusOK, "not a command"} // most comments: not worth a line in the audit log
@@ -142,6 +153,7 @@ func (b *Bridge) comment(e gitea.Event) answer {
 		b.metrics.decisions.WithLabelValues("refused", rule).Inc()
 		return answer{http.StatusOK, "refused"}
 	}
+	// The head is missing when Gitea failed to describe the pull request, which it then leaves out of the body.
 	if !shaPattern.MatchString(r.SHA) {
 		r.SHA = "" // found by API, as for a comment whose hook was lost
 	}
@@ -169,7 +181,7 @@ func (b *Bridge) refuse(e gitea.Event) string {
 		return "sender is not the author"
 	case e.Note.Imported:
 		return "comment was imported"
-	case self != nil && e.Note.Author.ID == self.ID:
+	case self != nil && e.Note.Author.ID == self.ID: // before the bot is known, standing asks this
 		return "author is the bot"
 	case !e.Open:
 		return "pull request is closed"
@@ -179,7 +191,7 @@ func (b *Bridge) refuse(e gitea.Event) string {
 	return ""
 }
 
-// request is a comment as the journal keeps it.
+// request is a comment as the journal keeps it. Created is by Gitea's clock, Received by this host's.
 func request(repo gitea.Repo, n gitea.Note) journal.Request {
 	return journal.Request{
 		Key: journal.Key{Repo: repo.ID, Comment: n.ID}, State: journal.Received,
@@ -189,7 +201,8 @@ func request(repo gitea.Repo, n gitea.Note) journal.Request {
 	}
 }
 
-// pullHook ends the runs that a push or the closing of their pull request makes pointless.
+// pullHook ends the runs that a push or the closing of their pull request makes pointless. If the journal cannot take
+// the stops, lookAtPulls makes up for it: Gitea does not send the hook again.
 func (b *Bridge) pullHook(e gitea.Event) answer {
 	if err := b.pullChanged(e.Repo.ID, e.PR, gitea.Pull{Open: e.Kind != gitea.Closed, Head: e.Head}); err != nil {
 		b.Log.WithError(err).Error("journal")
@@ -199,7 +212,8 @@ func (b *Bridge) pullHook(e gitea.Event) answer {
 }
 
 // pullChanged stores a stop for each run that the pull request's new state ends. A push ends runs that had begun
-// before it; a run that began after it knows it as Newer and goes on, as its author was told.
+// before it; a run that began after it knows it as Newer and goes on, as its author was told. A run whose build is just
+// being asked for is not ended by a push: lookAtPulls comes to it once the build is there.
 func (b *Bridge) pullChanged(repo, pr int64, now gitea.Pull) error {
 	requests, err := b.Journal.Pull(repo, pr)
 	if err != nil {
@@ -224,7 +238,9 @@ func (b *Bridge) pullChanged(repo, pr int64, now gitea.Pull) error {
 	return nil
 }
 
-// hint judges a body from Drone: it only makes a job look sooner.
+// hint judges a body from Drone: it only makes a job look sooner. Drone sends its first hook from within the request
+// that creates the build and waits for the answer, so nothing here may wait for a job. It reads no status and never
+// repeats.
 func (b *Bridge) hint(header http.Header, body []byte) answer {
 	if err := drone.Verify(b.DroneSecret, header, body, time.Now()); err != nil {
 		return unsigned

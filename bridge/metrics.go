@@ -8,6 +8,9 @@ import (
 
 // metrics are the numbers that /metrics shows. Labels come from fixed sets, never from users: a label that an
 // attacker can choose fills the memory of whoever collects them.
+//
+// What to watch: retries that grow mean a server is away, hooks answered "signature does not fit" mean a secret
+// differs, and a live gauge near QUEUE means that commands are about to be refused.
 type metrics struct {
 	hooks     *prometheus.CounterVec
 	decisions *prometheus.CounterVec
@@ -17,7 +20,8 @@ type metrics struct {
 	reply     prometheus.Histogram
 }
 
-// newMetrics makes the metrics known to a registry.
+// newMetrics makes the metrics known to a registry. Their names are what dashboards rest on: docs/bridge.md promises
+// the prefix.
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		hooks: prometheus.NewCounterVec(prometheus.CounterOpts{

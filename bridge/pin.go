@@ -10,7 +10,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// pin settles which recipe and which commit an authorised run is about.
+// pin settles which recipe and which commit an authorised run is about. From here on neither changes: what is pushed
+// later can end the run but never become it.
 func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	r := &j.req
 	recipes := b.recipes(r.Owner, r.Name)
@@ -55,7 +56,9 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	})
 }
 
-// commit returns the commit that is meant, or the answer that says why it cannot be known.
+// commit returns the commit that is meant, or the answer that says why it cannot be known. Gitea serves each commit
+// of a pull request by its hash from the base repository, also after a forced push, so a pinned commit can still be
+// fetched.
 func (b *Bridge) commit(r *journal.Request, t Target, pull gitea.Pull) (string, *journal.Outcome, error) {
 	if t.Prefix != "" {
 		return b.named(r, t.Prefix, pull)
@@ -75,7 +78,9 @@ func (b *Bridge) commit(r *journal.Request, t Target, pull gitea.Pull) (string, 
 	return sha, nil, nil
 }
 
-// named finds the one commit of the pull request that starts with the given digits.
+// named finds the one commit of the pull request that starts with the given digits. Any other commit of the
+// repository is unknown here, though the builds could fetch it: it has nothing to do with the pull request that is
+// being tested.
 func (b *Bridge) named(r *journal.Request, prefix string, pull gitea.Pull) (string, *journal.Outcome, error) {
 	commits, err := b.Gitea.Commits(repoOf(r), r.PR)
 	if err != nil {
@@ -96,7 +101,8 @@ func (b *Bridge) named(r *journal.Request, prefix string, pull gitea.Pull) (stri
 
 // unseen looks for pushes that the author may not have seen when commenting. A stranger's push right before the
 // comment, or any push since a comment whose hook was lost, asks for the commit by name. So does a commit of which
-// Gitea has no record: whoever pushes can make a record disappear by another push.
+// Gitea has no record: whoever pushes can make a record disappear by another push. The records tell by their ids what
+// came first: in the second in which commit and comment both came, their times do not.
 func (b *Bridge) unseen(r *journal.Request, sha string) (*journal.Outcome, error) {
 	signed := r.SHA != "" // then Gitea itself has said what the head was at the instant of the comment
 	if signed && b.Quiet == 0 {
@@ -127,7 +133,7 @@ func (b *Bridge) unseen(r *journal.Request, sha string) (*journal.Outcome, error
 }
 
 // strangers looks among the pushes that the commit rests on for one that came just before the comment, from
-// somebody who may not write.
+// somebody who may not write. All of them and not only the last: a harmless push on top would hide the one beneath.
 func (b *Bridge) strangers(r *journal.Request, pushes []gitea.Pushed) (*journal.Outcome, error) {
 	for _, p := range pushes {
 		if b.Quiet == 0 || p.By.ID == r.Author || p.At.Before(r.Created.Add(-b.Quiet)) {
@@ -149,7 +155,8 @@ func (b *Bridge) strangers(r *journal.Request, pushes []gitea.Pushed) (*journal.
 }
 
 // lastFailed returns the recipe of the pull request's latest finished run if that failed; with an argument, of the
-// latest run of that recipe.
+// latest run of that recipe. A run that was cancelled or never got a build counts as failed: nothing was shown to be
+// right.
 func (b *Bridge) lastFailed(r *journal.Request, cmd Command) (string, error) {
 	requests, err := b.Journal.Pull(r.Repo, r.PR)
 	if err != nil {

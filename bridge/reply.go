@@ -11,6 +11,7 @@ import (
 // Everything that people read is written here. No comment's text is ever repeated; names that come from outside
 // go through code.
 
+// helpText is Markdown, like every text here; docs/bridge.md has the same list.
 const helpText = "Commands, each alone in a comment on an open pull request:\n\n" +
 	"- `!testme` runs the tests on the commit that is the head right now\n" +
 	"- `!testme <commit>` runs them on that commit of the pull request (7 to 64 hex digits)\n" +
@@ -19,7 +20,8 @@ const helpText = "Commands, each alone in a comment on an open pull request:\n\n
 	"- `!cancel` ends every run of this pull request\n" +
 	"- `!testme ?` shows this"
 
-// text is the line that a comment consists of.
+// text is the line that a comment consists of. Different ways to space the same words are the same command, so a
+// comment is compared in this form.
 func text(body string) string { return strings.Join(strings.Fields(body), " ") }
 
 // short is a commit's hash as people write it.
@@ -74,7 +76,7 @@ func runningText(r *journal.Request, link string) string {
 	return fmt.Sprintf("🔄 %s: running, see [build %d](%s).%s", subject(r), r.Build, link, note(r))
 }
 
-// resultText is a finished run's comment.
+// resultText is a finished run's comment. A run that ended before there was a build has neither a link nor a duration.
 func resultText(r *journal.Request, o *journal.Outcome, link string) string {
 	icon := "❌"
 	switch o.Status {
@@ -102,7 +104,7 @@ func resultText(r *journal.Request, o *journal.Outcome, link string) string {
 	return s.String()
 }
 
-// sentence begins with a capital and ends with a stop.
+// sentence begins with a capital and ends with a stop. Its text is one of the bridge's own, ASCII and not empty.
 func sentence(s string) string {
 	s = strings.ToUpper(s[:1]) + s[1:]
 	if !strings.HasSuffix(s, ".") {
@@ -111,7 +113,8 @@ func sentence(s string) string {
 	return s
 }
 
-// describe is a commit status's description, at most 140 bytes.
+// describe is a commit status's description, at most 140 bytes. Gitea shows it as plain text, so foreign words need no
+// code span.
 func describe(o *journal.Outcome) string {
 	s := o.Status
 	if o.Step != "" {

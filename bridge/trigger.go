@@ -17,8 +17,9 @@ import (
 // missing, after 45 seconds each, but also when its database was busy.
 const maxBroken = 2
 
-// admit settles what a run means for the other runs of its pull request and recipe: the newest comment counts.
-// The lane makes it see every run that was admitted before it, in whatever order the hooks came.
+// admit settles what a run means for the other runs of its pull request and recipe: the newest comment counts. An
+// older run of another commit ends, and an identical one is pointed at. The lane makes it see every run that was
+// admitted before it, in whatever order the hooks came.
 func (b *Bridge) admit(j *job) error {
 	defer b.lane(&j.req)()
 	r := &j.req
@@ -69,7 +70,7 @@ func cancels(o, r *journal.Request) bool {
 }
 
 // meet compares a run with an admitted one of the same recipe and returns how the run ends by it; nothing means
-// that the other is to end.
+// that the other is to end. The same commit is never run twice at a time, whichever comment is newer.
 func (b *Bridge) meet(r, other *journal.Request) *journal.Outcome {
 	var end journal.Outcome
 	switch {
@@ -84,7 +85,8 @@ func (b *Bridge) meet(r, other *journal.Request) *journal.Outcome {
 	return &end
 }
 
-// replyURL links to a run's reply, or to its command while there is none.
+// replyURL links to a run's reply, or to its command while there is none. It is as the journal has it now: a link
+// that was written before the reply stays one to the command.
 func (b *Bridge) replyURL(r *journal.Request) string {
 	id := r.ReplyID
 	if id == 0 {
@@ -93,7 +95,8 @@ func (b *Bridge) replyURL(r *journal.Request) string {
 	return b.Gitea.CommentURL(repoOf(r), r.PR, id)
 }
 
-// stopped is how a run ends that was told to stop. Before it was admitted it leaves no run behind.
+// stopped is how a run ends that was told to stop. Before it was admitted it leaves no run behind: people were told of
+// none, so there is no status to set and the command counts as refused.
 func stopped(r *journal.Request, stop *journal.Stop) journal.Outcome {
 	o := journal.Outcome{Rule: stop.Rule, Status: statusKilled, Text: stop.Text}
 	if r.State == journal.Received || r.State == journal.Authorised {
@@ -102,7 +105,7 @@ func stopped(r *journal.Request, stop *journal.Stop) journal.Outcome {
 	return o
 }
 
-// orStop returns err if there is one and otherwise ends the request as it was told to.
+// orStop returns err if there is one and otherwise ends the request as it was told to; one of the two is there.
 func (b *Bridge) orStop(j *job, err error, stop *journal.Stop) error {
 	if err != nil {
 		return err
@@ -110,7 +113,8 @@ func (b *Bridge) orStop(j *job, err error, stop *journal.Stop) error {
 	return b.decide(j, stopped(&j.req, stop))
 }
 
-// trigger makes sure that the reply says queued and that exactly one build exists.
+// trigger makes sure that the reply says queued and that exactly one build exists. Drone knows no key by which a demand
+// could be repeated safely, so the parameter TESTME_ID is it: what may have been made is looked for by it first.
 func (b *Bridge) trigger(ctx context.Context, j *job) error {
 	r := &j.req
 	stop, err := b.Journal.Stopped(r.Key)
@@ -150,7 +154,8 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 	return b.set(j, func(r *journal.Request) { r.State, r.Build = journal.Triggered, build.Number })
 }
 
-// create asks for the build. That it was asked for is in the journal before.
+// create asks for the build. That it was asked for is in the journal before: a bridge that starts after a crash knows
+// that it has to look. The call takes as long as Drone takes, 90 seconds at most.
 func (b *Bridge) create(j *job) (drone.Build, error) {
 	if j.req.Asked.IsZero() {
 		if err := b.set(j, func(r *journal.Request) { r.Asked = time.Now() }); err != nil {
@@ -165,8 +170,9 @@ func (b *Bridge) create(j *job) (drone.Build, error) {
 	return build, err
 }
 
-// params are the build's parameters. They become environment variables of every step, so their names are fixed
-// here and their values are checked to be harmless words.
+// params are the build's parameters. They become environment variables of every step, so their names are fixed here
+// and their values are checked to be harmless words: a parameter named PATH or GIT_SSH_COMMAND would be a way to run
+// code before the pipeline does. Drone reads them from the query only and does not check them.
 func (b *Bridge) params(r *journal.Request) map[string]string {
 	return map[string]string{
 		"RECIPE":      r.Recipe,
@@ -177,11 +183,13 @@ func (b *Bridge) params(r *journal.Request) map[string]string {
 	}
 }
 
-// find looks for a build whose creation was not confirmed. Drone may still be busy with a request whose
-// connection broke, so it looks until Settle has passed.
+// find looks for a build whose creation was not confirmed. Drone may still be busy with a request whose connection
+// broke, so it looks until Settle has passed, ten times or whenever it is nudged. No build and no error means that
+// one may be asked for again, or that ctx has ended.
 func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
 	until := time.Now().Add(b.Settle)
 	for {
+		// By Drone's clock the build may be older than the demand for it: an hour is more than clocks differ.
 		builds, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
 		if err != nil {
 			return drone.Build{}, err
@@ -202,8 +210,9 @@ func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
 	}
 }
 
-// endTwins cancels other builds of a request that may have been asked for twice: Drone may have gone on with the first
-// demand after the bridge had looked for its build in vain. What cannot be looked at now is looked at with the next poll.
+// endTwins cancels other builds of a request that may have been asked for twice: Drone may have gone on with the
+// first demand after the bridge had looked for its build in vain. What cannot be looked at now is looked at with the
+// next poll.
 func (b *Bridge) endTwins(j *job) {
 	builds, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
 	for _, build := range builds {
@@ -223,8 +232,8 @@ func (b *Bridge) endTwins(j *job) {
 	}
 }
 
-// outlast looks for twins of a run that has ended, for as long as Drone may still make one, and reports whether that time
-// is over. Nobody waits for it: the result has been told.
+// outlast looks for twins of a run that has ended, for as long as Drone may still make one, and reports whether that
+// time is over. Nobody waits for it: the result has been told.
 func (b *Bridge) outlast(ctx context.Context, j *job) bool {
 	for j.req.Again && time.Since(j.req.Asked) < b.Twins {
 		b.endTwins(j)
@@ -258,7 +267,8 @@ func (b *Bridge) createFailed(j *job, err error) error {
 	return err
 }
 
-// failed is the end of a run that never became a build.
+// failed is the end of a run that never became a build, or whose build is lost. People were told queued, so it has a
+// status.
 func failed(rule, text string) journal.Outcome {
 	return journal.Outcome{Rule: rule, Status: statusError, Text: text}
 }

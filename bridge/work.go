@@ -19,8 +19,9 @@ const (
 	statusNone    = "none" // there was no run
 )
 
-// advance takes a request to its end, step by step. A step that fails is repeated, later and later; after GiveUp
-// the author is told. Requests that are not at their end when ctx ends go on with the next Run.
+// advance takes a request to its end, step by step. A step that fails is repeated, later and later; after GiveUp the
+// author is told. A nudge ends a wait early, so a run that was told to stop does not sit one out. Requests that are
+// not at their end when ctx ends go on with the next Run.
 func (b *Bridge) advance(ctx context.Context, j *job) {
 	log := b.Log.WithFields(logrus.Fields{
 		"repo": j.req.Owner + "/" + j.req.Name, "pr": j.req.PR, "comment": j.req.Comment, "user": j.req.Author,
@@ -55,8 +56,10 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 	}
 }
 
-// step does what the request's state asks for. An outcome comes before any state: what is decided is only delivered,
-// also when the decision was made in the middle of a step and a crash came between.
+// step does what the request's state asks for. An error means that nothing was decided and the same step is to be
+// taken again; so each step begins by looking at what an earlier try may have done. An outcome comes before any
+// state: what is decided is only delivered, also when the decision was made in the middle of a step and a crash came
+// between.
 func (b *Bridge) step(ctx context.Context, j *job) error {
 	switch {
 	case j.req.Outcome != nil:
@@ -75,8 +78,8 @@ func (b *Bridge) step(ctx context.Context, j *job) error {
 // giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline: giving
 // them up earlier would leave a build behind that nobody watches.
 func (b *Bridge) giveUp(j *job) error {
-	// Time counts from the first failure and not from the comment: when the bridge itself was away for long, the servers
-	// may need a moment too after what kept all of them away.
+	// Time counts from the first failure and not from the comment: when the bridge itself was away for long, the
+	// servers may need a moment too after what kept all of them away.
 	switch {
 	case time.Since(j.since) < b.GiveUp:
 		return nil
@@ -95,7 +98,8 @@ func (b *Bridge) giveUp(j *job) error {
 	return b.decide(j, end)
 }
 
-// set stores a change of the request and makes it the job's once it is on disk.
+// set stores a change of the request and makes it the job's once it is on disk. It is for the job's own goroutine: two
+// writers would overwrite each other's whole request.
 func (b *Bridge) set(j *job, change func(*journal.Request)) error {
 	// A write that fails may leave no trace in memory either: the step is repeated from what the disk has.
 	next := j.req
@@ -107,7 +111,8 @@ func (b *Bridge) set(j *job, change func(*journal.Request)) error {
 	return nil
 }
 
-// decide ends a request with an outcome; its delivery is the next step.
+// decide ends a request with an outcome; its delivery is the next step. The state stays as it was: together with the
+// outcome it says how far the run had come, and only a delivered request is final.
 func (b *Bridge) decide(j *job, o journal.Outcome) error {
 	o.At = time.Now()
 	decision := "ended"
@@ -132,12 +137,14 @@ func (b *Bridge) decide(j *job, o journal.Outcome) error {
 	return nil
 }
 
-// answers reports whether an outcome without a run is what the author asked for.
+// answers reports whether an outcome without a run is what the author asked for: then it gets a thumb up, and counts as
+// answered and not as refused.
 func answers(o *journal.Outcome) bool {
 	return o.Rule == ruleCancel || o.Rule == ruleCancelOwn || o.Rule == ruleHelp
 }
 
-// finish puts the request into its final state.
+// finish puts the request into its final state: Reported if there was a run that the author was told of, otherwise
+// Refused, also for commands that were answered.
 func (b *Bridge) finish(j *job) error {
 	return b.set(j, func(r *journal.Request) {
 		r.State = journal.Refused
@@ -147,7 +154,8 @@ func (b *Bridge) finish(j *job) error {
 	})
 }
 
-// doze waits until the time is over, the job is nudged, or ctx ends, which it reports.
+// doze waits until the time is over, the job is nudged, or ctx ends; only then it returns false. A nudge that came
+// while the job was busy ends the next doze at once.
 func (b *Bridge) doze(ctx context.Context, j *job, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

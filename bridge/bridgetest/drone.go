@@ -11,7 +11,9 @@ import (
 	sdk "github.com/drone/drone-go/drone"
 )
 
-// Drone is a CI server with one repository.
+// Drone is a CI server with one repository. Builds count from 1, and lists and looks show them as they are kept. It
+// runs nothing: a build stays as it began until Set or the bridge's cancel changes it. It has no rights but the
+// token's, and sends no webhook.
 type Drone struct {
 	URL   string
 	Token string
@@ -22,7 +24,8 @@ type Drone struct {
 	first  string // status of new builds
 }
 
-// NewDrone starts a server for the repository at owner/name; new builds are pending.
+// NewDrone starts a server for the repository at owner/name; new builds are pending. The token's account is no
+// administrator and may write. Whatever it does not serve is answered with 404.
 func NewDrone(t testing.TB, repo string) *Drone {
 	d := &Drone{Token: "drone-token-canary", first: sdk.StatusPending}
 	base := "/api/repos/" + repo
@@ -45,14 +48,17 @@ func NewDrone(t testing.TB, repo string) *Drone {
 	return d
 }
 
-// Begin makes new builds start in the given status.
+// Begin makes new builds start in the given status. Three are special, as they are at Drone. "null" is no status: no
+// pipeline takes the event, so the answer is 200 and null and nothing is made. "error" is a fault of the YAML: a
+// build that has ended, without parameters, so it cannot be found by them. "success" and "failure" have ended with
+// the first look.
 func (d *Drone) Begin(status string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.first = status
 }
 
-// Builds returns a copy of every build.
+// Builds returns a copy of every build, the oldest first; build n is at n-1. Stages are shared with the server.
 func (d *Drone) Builds() []sdk.Build {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -63,7 +69,8 @@ func (d *Drone) Builds() []sdk.Build {
 	return all
 }
 
-// Set changes a build's status; a status that ends it sets its times and its one step.
+// Set changes a build's status; a status that ends it sets its times and its one step. It then has taken 3m12s, and the
+// step that has the build's status is test/run.
 func (d *Drone) Set(number int64, status string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,6 +85,8 @@ func (d *Drone) Set(number int64, status string) {
 		{Name: "fetch", Status: sdk.StatusPassing}, {Name: "run", Status: status}}}}
 }
 
+// create makes a build of the query. Parameters are its pairs but for the three that Drone keeps for itself, and of
+// several values the first counts. A body is not looked at, nor whether the branch exists.
 func (d *Drone) create(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,6 +112,7 @@ func (d *Drone) create(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// list shows a page of builds, newest first and at most 100, with their parameters. There is no way to search.
 func (d *Drone) list(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,6 +126,7 @@ func (d *Drone) list(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, got)
 }
 
+// find returns the build that the address names, or answers 404. The caller holds the lock.
 func (d *Drone) find(w http.ResponseWriter, r *http.Request) *sdk.Build {
 	n, err := strconv.Atoi(r.PathValue("n"))
 	if err != nil || n < 1 || n > len(d.builds) {
@@ -125,6 +136,7 @@ func (d *Drone) find(w http.ResponseWriter, r *http.Request) *sdk.Build {
 	return d.builds[n-1]
 }
 
+// get shows one build with its stages.
 func (d *Drone) get(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -133,6 +145,7 @@ func (d *Drone) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// cancel kills a build and is answered with 200 also when it had ended, which then stays as it was.
 func (d *Drone) cancel(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -146,7 +159,7 @@ func (d *Drone) cancel(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, b)
 }
 
-// reply writes a JSON answer.
+// reply writes a JSON answer; both servers' errors are objects with a message.
 func reply(w http.ResponseWriter, code int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

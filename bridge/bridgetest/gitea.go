@@ -12,7 +12,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
 )
 
-// The one repository of the small Gitea, and its secret.
+// The one repository of the small Gitea, and its secret. RepoID and a comment's id make its key: the first comment's
+// TESTME_ID is 7-1.
 const (
 	RepoID = 7
 	Owner  = "org"
@@ -20,14 +21,17 @@ const (
 	Secret = "hook-secret-canary-0123456789abcdef"
 )
 
-// User is an account and its right to the repository.
+// User is an account and its right to the repository. Its id stays when it is renamed, and a new account of the old
+// name has another.
 type User struct {
 	ID    int64  `json:"id"`
 	Login string `json:"login"`
 	Right string `json:"-"` // none, read, write, admin or owner
 }
 
-// Comment is a comment with the reactions to it.
+// Comment is a comment with the reactions to it. As at Gitea, comments, comments on code and records of pushes are
+// rows of one table, so their ids tell which came first. PullURL is what tells a comment on a pull request from one
+// on an issue.
 type Comment struct {
 	ID        int64     `json:"id"`
 	User      *User     `json:"user"`
@@ -45,18 +49,20 @@ type Comment struct {
 // text reports whether it is a comment as people write them.
 func (c *Comment) text() bool { return c.commits == nil && !c.hidden }
 
-// Status is a commit status as it was sent.
+// Status is a commit status as it was sent. Gitea would keep the newest of each context; here all are kept.
 type Status struct {
 	State, Context, Description, TargetURL string
 }
 
+// pull is a pull request from a fork. Its commits are what the API lists: a push adds one and none ever goes.
 type pull struct {
 	head, state string
 	commits     []string
 	opened      string // the head that it was opened with, an hour ago
 }
 
-// Gitea is a forge with one repository.
+// Gitea is a forge with one repository, whose base holds every pull request. Nothing is checked that the bridge must
+// check itself: whoever comments, the body is made and may be sent.
 type Gitea struct {
 	URL   string
 	Token string
@@ -72,8 +78,9 @@ type Gitea struct {
 	statuses map[string][]Status
 }
 
-// NewGitea starts a forge with the accounts bot, olga (owner), wim (writer), rita (reader) and stan (stranger),
-// and the open pull requests 1 and 2.
+// NewGitea starts a forge with the accounts bot, olga (owner), wim (writer), rita (reader) and stan (stranger), and
+// the open pull requests 1 and 2. Pull request n has the head SHA("n"). The bot is an administrator of the repository
+// until DemoteBot.
 func NewGitea(t testing.TB) *Gitea {
 	g := &Gitea{Token: "gitea-token-canary", botAdmin: true, users: map[string]*User{}, team: map[string]bool{},
 		pulls: map[int64]*pull{}, statuses: map[string][]Status{}}
@@ -89,6 +96,7 @@ func NewGitea(t testing.TB) *Gitea {
 			reply(w, 401, map[string]string{"message": "token is required"})
 			return
 		}
+		// One request at a time: handlers need no locks, and a test that holds the lock sees a state between two.
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		api.ServeHTTP(w, r)
@@ -106,20 +114,21 @@ func (g *Gitea) OpenPull(n int64, head string) {
 	g.pulls[n] = &pull{head: head, state: "open", commits: []string{head}, opened: head}
 }
 
-// ClosePull closes a pull request.
+// ClosePull closes a pull request. No hook is sent; PullBody makes one.
 func (g *Gitea) ClosePull(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pulls[n].state = "closed"
 }
 
-// Push puts a commit on a pull request's branch and records that.
+// Push puts a commit on a pull request's branch and records that, as pushed by an account at a time. Record dates may
+// lie in the past, and the ids still tell the order in which the test did things.
 func (g *Gitea) Push(n int64, sha, login string, at time.Time) {
 	g.Move(n, sha)
 	g.Record(n, sha, login, at)
 }
 
-// Move puts a commit on a pull request's branch; Gitea records that a moment later.
+// Move puts a commit on a pull request's branch; Gitea records that a moment later, from a queue: see Record.
 func (g *Gitea) Move(n int64, sha string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -135,7 +144,7 @@ func (g *Gitea) Record(n int64, sha, login string, at time.Time) {
 	c.commits, c.Created, c.Updated = []string{sha}, at.Truncate(time.Second), at.Truncate(time.Second)
 }
 
-// Review puts comments on code into the pull request's timeline.
+// Review puts comments on code into the pull request's timeline, which shows none of them and counts them all.
 func (g *Gitea) Review(n int64, comments int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -151,21 +160,23 @@ func (g *Gitea) Grant(login, right string) {
 	g.users[login].Right = right
 }
 
-// Add makes an account, under a new id even if the name was used before.
+// Add makes an account, under a new id even if the name was used before: so Forget and Add are a name that changes
+// hands.
 func (g *Gitea) Add(login, right string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.users[login] = &User{ID: int64(200 + len(g.users)), Login: login, Right: right}
 }
 
-// DemoteBot makes the bot a writer who may not ask for permissions.
+// DemoteBot makes the bot a writer who may not ask for permissions: Gitea answers that to administrators of the
+// repository.
 func (g *Gitea) DemoteBot() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.botAdmin = false
 }
 
-// Redirect sends requests for pull request 2 to another server.
+// Redirect sends requests for pull request 2 to another server, as a forge in an attacker's hand would.
 func (g *Gitea) Redirect(url string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -188,14 +199,16 @@ func (g *Gitea) Forget(login string) {
 	delete(g.users, login)
 }
 
-// Join makes an account a member of the team that writes code.
+// Join makes an account a member of the team that writes code. Its Right stays: Gitea's permission call does not
+// count a team's right to code either.
 func (g *Gitea) Join(login string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.team[login] = true
 }
 
-// Comment writes a comment and returns its id and the hook's body. No hook is sent.
+// Comment writes a comment and returns its id and the hook's body. No hook is sent. The body holds the head commit
+// and the author's right as they are now, whatever happens before it is sent.
 func (g *Gitea) Comment(login string, pr int64, text string) (int64, []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -203,7 +216,7 @@ func (g *Gitea) Comment(login string, pr int64, text string) (int64, []byte) {
 	return c.ID, g.body(c)
 }
 
-// Edit changes a comment's text.
+// Edit changes a comment's text. Its time moves on by a second: Gitea's times are whole ones.
 func (g *Gitea) Edit(id int64, text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -211,14 +224,14 @@ func (g *Gitea) Edit(id int64, text string) {
 	c.Body, c.Updated = text, c.Updated.Add(time.Second)
 }
 
-// Date makes a comment older.
+// Date makes a comment older: it was written, and never edited, at that time.
 func (g *Gitea) Date(id int64, at time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.comments[id-1].Created, g.comments[id-1].Updated = at.Truncate(time.Second), at.Truncate(time.Second)
 }
 
-// Replies returns the bot's comments on a pull request.
+// Replies returns the bot's comments on a pull request, oldest first, notices included, without those it has deleted.
 func (g *Gitea) Replies(pr int64) []Comment {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -231,7 +244,7 @@ func (g *Gitea) Replies(pr int64) []Comment {
 	return all
 }
 
-// Reactions returns the reactions to a comment.
+// Reactions returns the reactions to a comment in the order in which they came; all are the bot's.
 func (g *Gitea) Reactions(id int64) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -245,6 +258,7 @@ func (g *Gitea) Statuses(sha string) []Status {
 	return append([]Status(nil), g.statuses[sha]...)
 }
 
+// add makes a row of the table of comments, dated now. The caller holds the lock.
 func (g *Gitea) add(user *User, pr int64, text string) *Comment {
 	now := time.Now().Truncate(time.Second)
 	c := &Comment{ID: int64(len(g.comments) + 1), User: user, Body: text, PR: pr, Created: now, Updated: now,
@@ -260,7 +274,8 @@ func (g *Gitea) Body(id int64) []byte {
 	return g.body(g.comments[id-1])
 }
 
-// body is what Gitea sends when the comment is created.
+// body is what Gitea sends when the comment is created, without what the bridge does not read. The repository's
+// permissions are the sender's, with teams counted; the head belongs to another repository, the fork.
 func (g *Gitea) body(c *Comment) []byte {
 	p := g.pulls[c.PR]
 	writes := c.User.Right != "none" && c.User.Right != "read" || g.team[c.User.Login]
@@ -277,7 +292,7 @@ func (g *Gitea) body(c *Comment) []byte {
 	return raw
 }
 
-// PullBody is what Gitea sends when a pull request is synchronized or closed.
+// PullBody is what Gitea sends when a pull request is synchronized or closed, caused by an account.
 func (g *Gitea) PullBody(action string, pr int64, login string) []byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -291,12 +306,14 @@ func (g *Gitea) PullBody(action string, pr int64, login string) []byte {
 	return raw
 }
 
+// pullJSON is a pull request as both hooks and the API show it.
 func pullJSON(n int64, p *pull) map[string]any {
 	return map[string]any{"number": n, "state": p.state,
 		"head": map[string]any{"sha": p.head, "repo_id": 99}, "base": map[string]any{"repo_id": RepoID}}
 }
 
-// Send signs a body and posts it to a hook.
+// Send signs a body and posts it to a hook. The delivery's id differs each time, as when Gitea is told to deliver
+// again.
 func Send(url string, body []byte) (int, error) {
 	return Post(url, body, http.Header{
 		"Content-Type": {"application/json"}, "X-Gitea-Event": {"issue_comment"},

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// routes serves the API; the caller holds the lock while it does.
+// routes serves the API; the caller holds the lock while it does. The pattern with {n}/{id} stands for three of
+// Gitea's: Go's mux refuses patterns of which neither is the narrower one.
 func (g *Gitea) routes() http.Handler {
 	mux := http.NewServeMux()
 	repo := "/api/v1/repos/" + Owner + "/" + Name
@@ -40,8 +41,10 @@ func (g *Gitea) routes() http.Handler {
 	return mux
 }
 
+// missing answers as Gitea does for what is not there, and for what the account may not see.
 func missing(w http.ResponseWriter) { reply(w, 404, map[string]string{"message": "not found"}) }
 
+// path reads a number out of the address; 0, which no row has, stands for what is none.
 func path(r *http.Request, name string) int64 {
 	n, err := strconv.ParseInt(r.PathValue(name), 10, 64)
 	if err != nil {
@@ -50,12 +53,15 @@ func path(r *http.Request, name string) int64 {
 	return n
 }
 
+// version is that of a Gitea whose answers these are modelled on.
 func (g *Gitea) version(w http.ResponseWriter, _ *http.Request) {
 	reply(w, 200, map[string]string{"version": "1.26.0"})
 }
 
+// self is the account of the one token.
 func (g *Gitea) self(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.users["bot"]) }
 
+// account finds accounts by their present name.
 func (g *Gitea) account(w http.ResponseWriter, r *http.Request) {
 	if u := g.users[r.PathValue("login")]; u != nil {
 		reply(w, 200, u)
@@ -64,8 +70,10 @@ func (g *Gitea) account(w http.ResponseWriter, r *http.Request) {
 	missing(w)
 }
 
+// repo shows the repository to whoever has the token.
 func (g *Gitea) repo(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.repoJSON()) }
 
+// repos lists an organisation's repositories; there is no list of a user's.
 func (g *Gitea) repos(w http.ResponseWriter, r *http.Request) {
 	if r.PathValue("org") != Owner {
 		missing(w)
@@ -74,11 +82,13 @@ func (g *Gitea) repos(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, []any{g.repoJSON()})
 }
 
+// repoJSON shows the repository with the bot's own rights, which doctor asks for.
 func (g *Gitea) repoJSON() map[string]any {
 	return map[string]any{"id": RepoID, "name": Name, "full_name": Owner + "/" + Name,
 		"permissions": map[string]bool{"admin": g.botAdmin, "push": true, "pull": true}}
 }
 
+// pull shows a pull request with the head that it has now. Number 2 can be made to lead elsewhere.
 func (g *Gitea) pull(w http.ResponseWriter, r *http.Request) {
 	if g.redirect != "" && path(r, "n") == 2 {
 		http.Redirect(w, r, g.redirect, http.StatusFound)
@@ -91,6 +101,7 @@ func (g *Gitea) pull(w http.ResponseWriter, r *http.Request) {
 	missing(w)
 }
 
+// commits lists a pull request's commits, all on one page.
 func (g *Gitea) commits(w http.ResponseWriter, r *http.Request) {
 	p := g.pulls[path(r, "n")]
 	if p == nil {
@@ -118,6 +129,9 @@ func (g *Gitea) issue(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// timeline lists comments and records of pushes. As at Gitea, a page is cut first and comments on code are left out
+// of it afterwards, so a page may be short or empty with more behind it. Opening a pull request is a record too: here
+// it is a stranger's, an hour old, with an id before all others. No push is a forced one.
 func (g *Gitea) timeline(w http.ResponseWriter, r *http.Request) {
 	p := g.pulls[path(r, "n")]
 	if p == nil {
@@ -144,7 +158,8 @@ func (g *Gitea) timeline(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, shown)
 }
 
-// paged cuts the page out of a list that a request asks for.
+// paged cuts the page out of a list that a request asks for. A page has 50 entries, Gitea's bound, whatever limit is
+// asked.
 func paged[T any](all []T, r *http.Request) []T {
 	const limit = 50
 	page, err := strconv.Atoi(r.URL.Query().Get("page"))
@@ -154,6 +169,7 @@ func paged[T any](all []T, r *http.Request) []T {
 	return all[min((page-1)*limit, len(all)):min(page*limit, len(all))]
 }
 
+// list shows a pull request's comments.
 func (g *Gitea) list(w http.ResponseWriter, r *http.Request) {
 	all := []*Comment{}
 	for _, c := range g.comments {
@@ -164,6 +180,7 @@ func (g *Gitea) list(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, all) // like Gitea, without paging
 }
 
+// since lists the repository's comments that were written or edited since a time, oldest first.
 func (g *Gitea) since(w http.ResponseWriter, r *http.Request) {
 	since, err := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
 	all := []*Comment{}
@@ -175,6 +192,7 @@ func (g *Gitea) since(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, paged(all, r))
 }
 
+// say makes a comment of the bot's: the one token is its.
 func (g *Gitea) say(w http.ResponseWriter, r *http.Request) {
 	var text struct{ Body string }
 	if err := json.NewDecoder(r.Body).Decode(&text); err != nil || text.Body == "" {
@@ -184,6 +202,7 @@ func (g *Gitea) say(w http.ResponseWriter, r *http.Request) {
 	reply(w, 201, g.add(g.users["bot"], path(r, "n"), text.Body))
 }
 
+// byID finds the comment that the address names, or answers 404.
 func (g *Gitea) byID(w http.ResponseWriter, r *http.Request) *Comment {
 	id := path(r, "id")
 	if id < 1 || id > int64(len(g.comments)) {
@@ -193,6 +212,7 @@ func (g *Gitea) byID(w http.ResponseWriter, r *http.Request) *Comment {
 	return g.comments[id-1]
 }
 
+// comment shows a comment. Gitea fails with 500, for ever, when its author's account is gone.
 func (g *Gitea) comment(w http.ResponseWriter, r *http.Request) {
 	switch c := g.byID(w, r); {
 	case c == nil: // it was answered
@@ -203,6 +223,7 @@ func (g *Gitea) comment(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// edit replaces a comment's text; an empty one is refused. Whose comment it is is not asked.
 func (g *Gitea) edit(w http.ResponseWriter, r *http.Request) {
 	var text struct{ Body string }
 	c := g.byID(w, r)
@@ -217,6 +238,7 @@ func (g *Gitea) edit(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, c)
 }
 
+// remove deletes a comment; its row stays, so that ids keep their meaning.
 func (g *Gitea) remove(w http.ResponseWriter, r *http.Request) {
 	if c := g.byID(w, r); c != nil {
 		c.hidden = true
@@ -224,6 +246,8 @@ func (g *Gitea) remove(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// react adds a reaction: 201 for a new one, 200 for one that is there. Gitea refuses unknown ones with 403; this
+// takes all.
 func (g *Gitea) react(w http.ResponseWriter, r *http.Request) {
 	var reaction struct{ Content string }
 	c := g.byID(w, r)
@@ -242,6 +266,7 @@ func (g *Gitea) react(w http.ResponseWriter, r *http.Request) {
 	reply(w, 201, reaction)
 }
 
+// status keeps a commit status. Gitea answers 500 for commits that it does not have; this takes any.
 func (g *Gitea) status(w http.ResponseWriter, r *http.Request) {
 	var s struct {
 		State, Context, Description string
@@ -256,6 +281,8 @@ func (g *Gitea) status(w http.ResponseWriter, r *http.Request) {
 	reply(w, 201, map[string]string{"status": s.State})
 }
 
+// collaborator is the check by 204: only who is listed as one passes, with whatever right. Owners and teams are not
+// listed.
 func (g *Gitea) collaborator(w http.ResponseWriter, r *http.Request) {
 	u := g.users[r.PathValue("login")]
 	switch {
@@ -268,6 +295,8 @@ func (g *Gitea) collaborator(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// permission is what the bot may ask as an administrator. Members of the team have only their own right here, as at
+// Gitea.
 func (g *Gitea) permission(w http.ResponseWriter, r *http.Request) {
 	u := g.users[r.PathValue("login")]
 	switch {
@@ -284,11 +313,14 @@ func (g *Gitea) permission(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// teams is the one team, of the repository and of any organisation. Its right is in the unit's grade only: that is how
+// Gitea shows teams whose units differ.
 func (g *Gitea) teams(w http.ResponseWriter, _ *http.Request) {
 	reply(w, 200, []map[string]any{
 		{"id": 5, "name": "coders", "permission": "none", "units_map": map[string]string{"repo.code": "write"}}})
 }
 
+// member tells who is in the team, by the present name.
 func (g *Gitea) member(w http.ResponseWriter, r *http.Request) {
 	if login := r.PathValue("login"); g.team[login] {
 		reply(w, 200, g.users[login])
@@ -297,6 +329,8 @@ func (g *Gitea) member(w http.ResponseWriter, r *http.Request) {
 	missing(w)
 }
 
+// assignees are those who may write. Gitea 1.27 adds members of teams that only read, so a bridge may not rest on it
+// alone.
 func (g *Gitea) assignees(w http.ResponseWriter, _ *http.Request) {
 	var all []*User
 	for _, u := range g.users {

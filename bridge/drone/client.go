@@ -2,6 +2,9 @@
 //
 // The repository and the branch are fixed when the client is made. Both reach a shell on the runner (git fetch of the
 // branch, unquoted), so nothing that a comment or a pull request holds may choose them.
+//
+// The calls are drone-go's. They take no context: each ends by the client's timeout. hint.go is Drone's own call to the
+// bridge.
 package drone
 
 import (
@@ -26,7 +29,9 @@ const ParamID = "TESTME_ID"
 // missing the server looks for it three times, 15 seconds apart, before it answers 500.
 const patience = 90 * time.Second
 
-// Client starts, finds, reads and cancels the builds of one repository.
+// Client starts, finds, reads and cancels the builds of one repository. It may be used from several goroutines.
+// Errors of its methods wrap what safehttp tells apart. drone-go does not escape names, so they are escaped before
+// they are given to it.
 type Client struct {
 	api    sdk.Client
 	http   *http.Client
@@ -44,8 +49,8 @@ func New(server *url.URL, token string, repo, branch string) *Client {
 	return &Client{api: sdk.NewClient(base, client), http: client, base: base, owner: owner, name: name, branch: branch}
 }
 
-// Passing reports whether Create failed for a reason that may pass. Drone answers 404 also when it could not ask the forge
-// for the branch; what is missing for good it calls "Not Found", or names its own database.
+// Passing reports whether Create failed for a reason that may pass. Drone answers 404 also when it could not ask the
+// forge for the branch; what is missing for good it calls "Not Found", or names its own database.
 func Passing(err error) bool {
 	var status *safehttp.StatusError
 	if !errors.As(err, &status) || status.Code != http.StatusNotFound {
@@ -89,7 +94,8 @@ func (c *Client) Create(params map[string]string) (Build, error) {
 	return build(b), nil
 }
 
-// Find returns the builds with the given TESTME_ID that were created since a time, oldest first.
+// Find returns the builds with the given TESTME_ID that were created since a time, oldest first. A build that failed
+// for its YAML has lost its parameters and is never found. After 5000 builds it stops looking.
 func (c *Client) Find(id string, since time.Time) ([]Build, error) {
 	// Drone cannot search by parameter. Builds are listed newest first, so the pages from before since need no look.
 	const perPage, pages = 100, 50

@@ -11,7 +11,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// writers are the grades that include writing code.
+// writers are the grades that include writing code. The same words stand for an account's permission, for a team's,
+// and for a team's access to one unit.
 var writers = []string{"write", "admin", "owner"}
 
 // NotConfirmed is the rule by which an author is refused whose right the bot cannot learn.
@@ -56,7 +57,8 @@ func (c *Client) MayWrite(r Repo, u User, signed bool) (bool, string, error) {
 	return false, NotConfirmed, nil
 }
 
-// grade asks for the user's permission; the answer must be about the same account.
+// grade asks for the user's permission; the answer must be about the same account. A stranger at a public repository
+// has read, owners and administrators of the site have owner; a team's units are not counted.
 func (c *Client) grade(r Repo, u User) (string, error) {
 	p, _, err := c.api.CollaboratorPermission(r.Owner, r.Name, u.Login)
 	if err != nil {
@@ -127,7 +129,7 @@ func (c *Client) IsCollaborator(r Repo, u User) (bool, error) {
 	return account.ID == u.ID, nil
 }
 
-// InTeam reports whether the user is in a team given as organisation/team.
+// InTeam reports whether the user is in a team given as organisation/team. A team that is not there has no members.
 func (c *Client) InTeam(team string, u User) (bool, error) {
 	id, err := c.Team(team)
 	if err != nil || id == 0 {
@@ -154,7 +156,7 @@ func (c *Client) Team(team string) (int64, error) {
 	return 0, nil
 }
 
-// Account looks an account up by its name.
+// Account looks an account up by its name. Names change hands: who wants a certain account compares the id.
 func (c *Client) Account(login string) (User, error) {
 	user, _, err := c.api.GetUserInfo(login)
 	if err != nil {

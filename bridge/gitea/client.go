@@ -3,6 +3,13 @@
 // Two kinds of knowledge come from here and are kept apart. An Event was signed: it says what was true at its instant,
 // such as the head commit and the sender's right. Everything else was asked for: it says what is true now. The
 // package only reports; what follows from it is decided in package bridge.
+//
+//	payload.go, signature.go   what a hook says, and whether Gitea said it
+//	client.go, notes.go        repositories, pull requests, statuses; comments and reactions
+//	access.go                  who may write
+//	hooks.go, probe.go         for register and doctor
+//
+// The calls are those of Gitea's SDK, which Forgejo has kept. They take no context: each ends by the client's timeout.
 package gitea
 
 import (
@@ -22,19 +29,21 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// pageSize is Gitea's default upper bound for one page of a list.
+// pageSize is Gitea's default upper bound for one page of a list ([api] MAX_RESPONSE_ITEMS). A server with a smaller
+// bound gives shorter pages, and lists end with the first of them.
 const pageSize = 50
 
 // maxPages ends lists that never end, as a server that ignores the page's number would give them.
 const maxPages = 200
 
-// Client calls one Gitea server with one token.
+// Client calls one Gitea server with one token. It may be used from several goroutines. Errors of its methods wrap what
+// safehttp tells apart, and name what was asked for.
 type Client struct {
 	api  *sdk.Client
 	base string
 }
 
-// New returns a client; it makes no call yet.
+// New returns a client; it makes no call yet. The timeout bounds each of its calls; a list is a call for each page.
 func New(server *url.URL, token string, timeout time.Duration) (*Client, error) {
 	base := strings.TrimSuffix(server.String(), "/")
 	// Without a version the SDK neither probes the server nor holds back calls: Forgejo and self-built Gitea
@@ -47,7 +56,8 @@ func New(server *url.URL, token string, timeout time.Duration) (*Client, error) 
 	return &Client{api: api, base: base}, nil
 }
 
-// CloneURL is where a repository is fetched from.
+// CloneURL is where a repository is fetched from. It is made of the configured address, never of one that a body
+// holds: the builds fetch from there.
 func (c *Client) CloneURL(r Repo) string { return c.base + "/" + r.FullName() + ".git" }
 
 // CommentURL links to a comment.
@@ -55,7 +65,7 @@ func (c *Client) CommentURL(r Repo, pr, comment int64) string {
 	return fmt.Sprintf("%s/%s/pulls/%d#issuecomment-%d", c.base, r.FullName(), pr, comment)
 }
 
-// Self returns the account that the token belongs to.
+// Self returns the account that the token belongs to. That takes the scope read:user.
 func (c *Client) Self() (User, error) {
 	user, _, err := c.api.GetMyUserInfo()
 	if err != nil {
@@ -82,7 +92,7 @@ func (c *Client) Repo(owner, name string) (Repo, error) {
 	return repo(r), nil
 }
 
-// MayPush reports what the token's own account may do in a repository.
+// MayPush reports what the token's own account may do in a repository: write its code, administer it.
 func (c *Client) MayPush(owner, name string) (push, admin bool, err error) {
 	r, _, err := c.api.GetRepo(owner, name)
 	if err != nil {
@@ -94,7 +104,7 @@ func (c *Client) MayPush(owner, name string) (push, admin bool, err error) {
 	return r.Permissions.Push, r.Permissions.Admin, nil
 }
 
-// Repos lists the repositories of a user or an organisation.
+// Repos lists the repositories of a user or an organisation, as far as the token's account sees them.
 func (c *Client) Repos(owner string) ([]Repo, error) {
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
 		rs, _, err := c.api.ListOrgRepos(owner, sdk.ListOrgReposOptions{ListOptions: o})
@@ -130,7 +140,8 @@ type Pull struct {
 	Base int64  // id of the repository that it is for
 }
 
-// Pull reads a pull request.
+// Pull reads a pull request. Its head is that of the branch at this moment, also in a fork; the base repository's ref
+// of the pull request follows later, from a queue.
 func (c *Client) Pull(r Repo, n int64) (Pull, error) {
 	pr, _, err := c.api.GetPullRequest(r.Owner, r.Name, n)
 	if err != nil {
@@ -147,7 +158,8 @@ func (c *Client) Pull(r Repo, n int64) (Pull, error) {
 	return p, nil
 }
 
-// Commits lists the commits of a pull request.
+// Commits lists the commits of a pull request, those between its base and its head: what a forced push took out is
+// not there.
 func (c *Client) Commits(r Repo, n int64) ([]string, error) {
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Commit, error) {
 		cs, _, err := c.api.ListPullRequestCommits(r.Owner, r.Name, n, sdk.ListPullRequestCommitsOptions{ListOptions: o})
@@ -200,7 +212,8 @@ func (c *Client) Pushes(r Repo, n int64) ([]Pushed, error) {
 	return pushes, nil
 }
 
-// brought reads which commits a push brought. The record of a forced push names the old head before the new one.
+// brought reads which commits a push brought, out of the JSON that Gitea keeps as the record's text. The record of a
+// forced push names the old head before the new one.
 func brought(body string) []string {
 	var content struct {
 		Forced  bool     `json:"is_force_push"`
@@ -226,8 +239,9 @@ type Status struct {
 	URL         string
 }
 
-// SetStatus puts a status on a commit. A fork's commit may reach the base repository a moment after its comment:
-// until then Gitea answers 500.
+// SetStatus puts a status on a commit, which takes the right to write code. A commit of a fork has it in the base
+// repository, where people look. A fork's commit may reach the base repository a moment after its comment: until then
+// Gitea answers 500.
 func (c *Client) SetStatus(r Repo, sha string, s Status) error {
 	_, _, err := c.api.CreateStatus(r.Owner, r.Name, sha, sdk.CreateStatusOption{
 		State: State(s.State), Context: s.Context, Description: s.Description, TargetURL: s.URL,

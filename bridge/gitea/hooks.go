@@ -11,21 +11,23 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// events are what a hook must be registered for. A hook for "issue_comment" never fires on pull requests, and
-// "pull_request" is a group that means far more than the one event, which is written "pull_request_only" and
-// read back as "pull_request".
+// events are what a hook must be registered for: comments, for the commands; the pull request itself, for its
+// closing; pushes to it, for what they supersede. A hook for "issue_comment" never fires on pull requests, and
+// "pull_request" is a group that means far more than the one event, which is written "pull_request_only" and read
+// back as "pull_request".
 var (
 	eventsAsked = []string{"pull_request_comment", "pull_request_only", "pull_request_sync"}
 	eventsShown = []string{"pull_request", "pull_request_comment", "pull_request_sync"}
 )
 
-// Hook is what a place should have: exactly one hook with this address and secret.
+// Hook is what a place should have: exactly one hook with this address and secret. Two would deliver each comment
+// twice, which is harmless but doubles what Gitea does.
 type Hook struct {
 	URL    string
 	Secret string
 }
 
-// place is a repository or an organisation as the owner of hooks.
+// place is a repository or an organisation as the owner of hooks. The SDK has different calls for the two.
 type place struct {
 	name   string
 	list   func(sdk.ListOptions) ([]*sdk.Hook, error)
@@ -33,7 +35,8 @@ type place struct {
 	delete func(id int64) error
 }
 
-// places resolves an allow-list entry: a repository, an organisation, or each repository of a user.
+// places resolves an allow-list entry: a repository, an organisation, or each repository of a user. A user's hooks of
+// the account itself would need that user's own token.
 func (c *Client) places(entry string) ([]place, error) {
 	owner, name, full := strings.Cut(entry, "/")
 	if full {
@@ -139,6 +142,7 @@ func (p place) register(h Hook, rotate bool) (string, error) {
 	if len(drift) == 0 && !rotate {
 		return p.name + ": unchanged", nil
 	}
+	// Without active the hook is made switched off, and without events it is one for pushes.
 	err = p.create(sdk.CreateHookOption{
 		Type: sdk.HookTypeGitea, Active: true, Events: eventsAsked,
 		Config: map[string]string{"url": h.URL, "content_type": "json", "secret": h.Secret},
@@ -158,7 +162,8 @@ func (p place) register(h Hook, rotate bool) (string, error) {
 	return p.name + ": " + strings.Join(drift, ", ") + "; repaired", nil
 }
 
-// compare finds the hooks with the address of h and what is wrong with them.
+// compare finds the hooks with the address of h and what is wrong with them. What Gitea adds, such as more events, is
+// no fault: a hook that says too much is answered with 200.
 func (p place) compare(h Hook) (ours []*sdk.Hook, drift []string, err error) {
 	all, err := pages(p.list)
 	if err != nil {

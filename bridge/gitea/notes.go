@@ -11,7 +11,7 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// Note reads a comment.
+// Note reads a comment. Gitea answers 500, for ever, for one whose author's account is gone.
 func (c *Client) Note(r Repo, id int64) (Note, error) {
 	comment, _, err := c.api.GetIssueComment(r.Owner, r.Name, id)
 	if err != nil {
@@ -21,6 +21,7 @@ func (c *Client) Note(r Repo, id int64) (Note, error) {
 }
 
 // NotesSince lists the comments on a repository's pull requests that were updated since a time, oldest first.
+// Comments on code and reviews are not among them. More than 10000 are an error.
 func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
 		list, _, err := c.api.ListRepoIssueComments(r.Owner, r.Name, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
@@ -59,7 +60,8 @@ func (c *Client) React(r Repo, comment int64, reaction string) error {
 	return nil
 }
 
-// Say adds a comment to a pull request and returns its id.
+// Say adds a comment to a pull request and returns its id. After an error without an answer the comment may exist,
+// now or in a moment: look with Find.
 func (c *Client) Say(r Repo, pr int64, body string) (int64, error) {
 	comment, _, err := c.api.CreateIssueComment(r.Owner, r.Name, pr, sdk.CreateIssueCommentOption{Body: body})
 	if err != nil {
@@ -68,7 +70,8 @@ func (c *Client) Say(r Repo, pr int64, body string) (int64, error) {
 	return comment.ID, nil
 }
 
-// Edit replaces a comment's text.
+// Edit replaces a comment's text. Gitea lets writers edit others' comments, so the caller sees to it that it is the
+// bot's.
 func (c *Client) Edit(r Repo, comment int64, body string) error {
 	if _, _, err := c.api.EditIssueComment(r.Owner, r.Name, comment, sdk.EditIssueCommentOption{Body: body}); err != nil {
 		return fmt.Errorf("edit comment %d: %w", comment, err)
@@ -88,6 +91,7 @@ func (c *Client) Delete(r Repo, comment int64) error {
 // Find returns the ids of the account's comments on the pull request that end with the marker, oldest first. The
 // account is checked first: anyone can write the marker.
 func (c *Client) Find(r Repo, pr int64, author User, marker string) ([]int64, error) {
+	// Gitea lists a pull request's comments without paging, however many there are.
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
 		list, _, err := c.api.ListIssueComments(r.Owner, r.Name, pr, sdk.ListIssueCommentOptions{ListOptions: o})
 		return list, err

@@ -25,7 +25,7 @@ type Repo struct {
 	Name  string
 }
 
-// FullName is owner/name.
+// FullName is owner/name, as in Gitea's addresses.
 func (r Repo) FullName() string { return r.Owner + "/" + r.Name }
 
 // User is an account; it is compared by id, because logins can be renamed.
@@ -34,7 +34,7 @@ type User struct {
 	Login string
 }
 
-// Note is a comment.
+// Note is a comment. Created and Updated are Gitea's, in whole seconds; they are equal until it is edited.
 type Note struct {
 	ID       int64
 	Author   User
@@ -45,7 +45,8 @@ type Note struct {
 	Updated  time.Time
 }
 
-// Event is what a hook says.
+// Event is what a hook says, all of it signed. It was true when the comment was written or the push came; hooks may
+// come late, twice, or in another order.
 type Event struct {
 	Kind   Kind
 	Repo   Repo
@@ -94,13 +95,13 @@ type payload struct {
 	Sender *account `json:"sender"`
 }
 
-// account is a user as bodies hold it.
+// account is a user as bodies hold it. Deleted accounts have a negative id or none.
 type account struct {
 	ID    int64  `json:"id"`
 	Login string `json:"login"`
 }
 
-// branch is one end of a pull request.
+// branch is one end of a pull request. A deleted fork has the id -1, and its head stays known.
 type branch struct {
 	SHA    string `json:"sha"`
 	RepoID int64  `json:"repo_id"`

@@ -25,7 +25,7 @@ func (c *Client) Skew() (time.Duration, error) {
 	return time.Until(date).Round(time.Second), nil
 }
 
-// HasFile reports whether a branch of a repository has a file.
+// HasFile reports whether a branch of a repository has a file. A branch that is not there has none.
 func (c *Client) HasFile(owner, name, branch, file string) (bool, error) {
 	_, _, err := c.api.GetContents(owner, name, branch, file)
 	if safehttp.Status(err) == http.StatusNotFound {
@@ -38,7 +38,8 @@ func (c *Client) HasFile(owner, name, branch, file string) (bool, error) {
 }
 
 // MissingScopes asks for things that cannot be (a reaction to comment 0, a status of commit 0): a token that lacks
-// the scope is refused before Gitea looks for them.
+// the scope is refused before Gitea looks for them. Scopes cannot be asked for: Gitea lists an account's tokens for
+// its password only. They are checked by the group of the address, where whatever is not GET needs write.
 func (c *Client) MissingScopes(r Repo) []string {
 	var missing []string
 	if _, _, err := c.api.PostIssueCommentReaction(r.Owner, r.Name, 0, "eyes"); lacksScope(err) {
@@ -51,7 +52,8 @@ func (c *Client) MissingScopes(r Repo) []string {
 	return missing
 }
 
-// BlindToTeams says why the token cannot learn who is in the repository's teams, or nothing if it can or there are none.
+// BlindToTeams says why the token cannot learn who is in the repository's teams, or nothing if it can or there are
+// none.
 func (c *Client) BlindToTeams(r Repo) string {
 	teams, _, err := c.api.GetRepoTeams(r.Owner, r.Name) // a user's repository has none, and says so with an error
 	if err != nil || len(teams) == 0 {
@@ -67,7 +69,8 @@ func (c *Client) BlindToTeams(r Repo) string {
 	return ""
 }
 
-// lacksScope tells a refused token from a refused account.
+// lacksScope tells a refused token from a refused account: both are 403, and only the first has the scopes in its
+// message.
 func lacksScope(err error) bool {
 	return safehttp.Status(err) == http.StatusForbidden && strings.Contains(err.Error(), "scope")
 }

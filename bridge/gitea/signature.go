@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 )
 
-// SignatureHeader carries the hex HMAC-SHA256 of the raw body.
+// SignatureHeader carries the hex HMAC-SHA256 of the raw body, without a prefix. A hook without a secret has the
+// header too, empty.
 const SignatureHeader = "X-Gitea-Signature"
 
-// Sign returns the signature that Gitea sends for the body.
+// Sign returns the signature that Gitea sends for the body. The bridge needs it only to play Gitea: doctor, replay,
+// tests.
 func Sign(secret, body []byte) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write(body) // a hash never returns an error

@@ -8,6 +8,9 @@
 //
 // The store is go.etcd.io/bbolt: a file of pages in which a transaction becomes visible by one page's write, after a
 // crash whole or not at all. It locks the file, so a second bridge on the same journal does not start.
+//
+// request.go says what is kept, this file writes and reads it, upkeep.go keeps the file small. The bridge's own order
+// is what makes a crash harmless: it stores that it is about to do something before it does it.
 package journal
 
 import (
@@ -24,24 +27,29 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// ErrClosed is returned by writes after Close.
+// ErrClosed is returned by writes after Close; reads then fail with the store's own error.
 var ErrClosed = errors.New("journal is closed")
 
+// The buckets, and what is under which key in them. A bucket is made when it is missing, so a journal of an earlier
+// version opens; one of a later version keeps what is not known here.
 const (
 	bucketRequests = "requests" // repo, pull request, comment (8 bytes each) -> Request
 	bucketSeen     = "seen"     // repo, comment -> pull request; kept for ever, so that no replay is ever fresh
 	bucketStops    = "stops"    // repo, comment -> Stop
 	bucketMarks    = "marks"    // repository's full name -> time up to which its comments were read
-	maxBatch       = 256
+
+	// maxBatch bounds what one fault of the disk takes with it, and how long the first of a batch waits for the last.
+	maxBatch = 256
 )
 
-// Journal is the store. Its methods may be called from several goroutines.
+// Journal is the store. Its methods may be called from several goroutines. Writes return when they are on disk, which
+// takes an fsync, some milliseconds; reads see what was written before they began.
 type Journal struct {
 	db     *bbolt.DB
-	writes chan write
-	closed chan struct{}
+	writes chan write    // has no room: who sends has the writer's ear
+	closed chan struct{} // closed by the first Close
 	once   sync.Once
-	done   sync.WaitGroup
+	done   sync.WaitGroup // the writer
 }
 
 // write is a change on its way to the disk; its caller waits for the result.
@@ -51,7 +59,8 @@ type write struct {
 }
 
 // Open opens or creates the file at path, compacts it when more than half of it is free, and starts the writer;
-// the caller must Close it.
+// the caller must Close it. The directory must exist. A file that another process has open is waited for: five seconds,
+// which is time for a bridge that is just being stopped.
 func Open(path string) (*Journal, error) {
 	if err := compact(path); err != nil {
 		return nil, fmt.Errorf("compact journal: %w", err)
@@ -91,7 +100,7 @@ func open(path string) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// Close waits for the writes under way and closes the file.
+// Close waits for the writes under way and closes the file. Writes that come later get ErrClosed.
 func (j *Journal) Close() error {
 	j.once.Do(func() { close(j.closed) })
 	j.done.Wait()
@@ -145,7 +154,8 @@ func (j *Journal) update(apply func(*bbolt.Tx) error) error {
 	}
 }
 
-// Accept stores a request that was never seen before and reports whether it was fresh.
+// Accept stores a request that was never seen before and reports whether it was fresh. One that is not fresh changes
+// nothing, whatever has become of the first.
 func (j *Journal) Accept(r Request) (fresh bool, err error) {
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -170,7 +180,8 @@ func (j *Journal) Accept(r Request) (fresh bool, err error) {
 	return fresh, nil
 }
 
-// Save stores a request's new state. A final state also forgets its stop.
+// Save stores a request's new state. A final state also forgets its stop. The whole request is replaced, so only one
+// goroutine may save it; a final one is never saved again, on which Prune rests.
 func (j *Journal) Save(r Request) error {
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -190,7 +201,8 @@ func (j *Journal) Save(r Request) error {
 	return nil
 }
 
-// Stop stores the reason why a run must end; an earlier reason stays.
+// Stop stores the reason why a run must end; an earlier reason stays: people are told what ended the run, not what
+// would have ended it as well. One that comes after the end does nothing and stays in the file.
 func (j *Journal) Stop(key Key, stop Stop) error {
 	value, err := json.Marshal(stop)
 	if err != nil {
@@ -239,7 +251,8 @@ func (j *Journal) Seen(key Key) (bool, error) {
 	return seen, nil
 }
 
-// Live returns every request that is not final, in the order of its comments.
+// Live returns every request that is not final, in the order of its comments. It reads the whole journal: it is for a
+// start and for what is done every few minutes.
 func (j *Journal) Live() ([]Request, error) {
 	live, err := j.scan(nil)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// State is how far a request has come.
+// State is how far a request has come. Its words are in files on disk and must keep their meaning.
 type State string
 
 // The states of a request, in order; Reported and Refused are final.
@@ -21,16 +21,20 @@ const (
 // Final reports whether nothing remains to be done.
 func (s State) Final() bool { return s == Reported || s == Refused }
 
-// Key identifies a request for ever: one comment is one request.
+// Key identifies a request for ever: one comment is one request. Both ids are Gitea's and signed; the delivery's own
+// id is neither signed nor kept when a hook is sent again.
 type Key struct {
 	Repo    int64 `json:"repo"`
 	Comment int64 `json:"comment"`
 }
 
-// String is the key as it appears in markers and as the build's TESTME_ID.
+// String is the key as it appears in markers and as the build's TESTME_ID. What was written with another form would
+// not be found again.
 func (k Key) String() string { return fmt.Sprintf("%d-%d", k.Repo, k.Comment) }
 
-// Request is one command, from the comment to the answer.
+// Request is one command, from the comment to the answer. Its names in JSON are in files on disk; a field that is new
+// is empty in old ones and must mean then what held before. The times are this host's but for Created, which is
+// Gitea's.
 type Request struct {
 	Key
 	State State  `json:"state"`
@@ -64,7 +68,8 @@ type Request struct {
 	Outcome *Outcome `json:"outcome,omitempty"`
 }
 
-// Outcome is the decision that ends a request; once it is in the journal only its delivery remains.
+// Outcome is the decision that ends a request; once it is in the journal only its delivery remains. It is never
+// replaced by another, so what people were told stays true.
 type Outcome struct {
 	At       time.Time     `json:"at"`
 	Rule     string        `json:"rule"`             // short name of what decided, for the audit log and metrics

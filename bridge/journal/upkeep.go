@@ -27,7 +27,8 @@ func (j *Journal) Mark(repo string) (time.Time, error) {
 	return mark, nil
 }
 
-// SetMark stores the time up to which a repository's comments were read.
+// SetMark stores the time up to which a repository's comments were read. Repositories are told apart by name here, so
+// one that was renamed is read like a new one.
 func (j *Journal) SetMark(repo string, mark time.Time) error {
 	value, err := mark.MarshalText()
 	if err != nil {
@@ -40,7 +41,8 @@ func (j *Journal) SetMark(repo string, mark time.Time) error {
 	return nil
 }
 
-// Prune forgets final requests received before the given time and returns how many. Their keys stay seen.
+// Prune forgets final requests received before the given time and returns how many. Their keys stay seen: 24 bytes
+// for each comment that was ever a command. Freed pages are used again; the file gets smaller when it is opened next.
 func (j *Journal) Prune(before time.Time) (int, error) {
 	old, err := j.old(before)
 	if err != nil {
@@ -64,8 +66,8 @@ func (j *Journal) Prune(before time.Time) (int, error) {
 	return pruned, nil
 }
 
-// old returns the places of the requests that Prune forgets. It only reads: the writer, which every hook waits for, must
-// not be kept by the whole journal's decoding. What it finds stays true, because a final request never changes.
+// old returns the places of the requests that Prune forgets. It only reads: the writer, which every hook waits for,
+// must not be kept by the whole journal's decoding. What it finds stays true, because a final request never changes.
 func (j *Journal) old(before time.Time) ([][]byte, error) {
 	var old [][]byte
 	err := j.db.View(func(tx *bbolt.Tx) error {
@@ -83,8 +85,9 @@ func (j *Journal) old(before time.Time) ([][]byte, error) {
 	return old, err
 }
 
-// compact rewrites a file of which more than half is free. The rename is the only moment that counts: a crash
-// before it leaves the old file, a crash after it the new one.
+// compact rewrites a file of which more than half is free, if it has a megabyte at least. It is done before anybody
+// uses the journal, and a fault of it keeps the bridge from starting, as any fault of the file does. The rename is
+// the only moment that counts: a crash before it leaves the old file, a crash after it the new one.
 func compact(path string) error {
 	const worthwhile = 1 << 20
 	info, err := os.Stat(path)

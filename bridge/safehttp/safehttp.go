@@ -1,5 +1,9 @@
 // Package safehttp makes HTTP clients that talk to one server only: no redirects, no proxy from the environment,
-// bounded time, bounded answers, and errors that carry the status but never a header or a query.
+// bounded time, bounded answers, and errors that carry the address, the status and the server's message but never a
+// header.
+//
+// It is the daemon's one way out: the clients of packages gitea and drone are libraries' own, on top of a client from
+// New, and judge errors by Status, Definite and Unsent, through whatever the libraries have wrapped them in.
 package safehttp
 
 import (
@@ -42,8 +46,8 @@ func Status(err error) int {
 
 // Definite reports whether err is the server's last word: asking again would be answered the same.
 func Definite(err error) bool {
-	// 5xx is left out: servers and the proxies before them answer so when they are restarted. So is 401: a token that has
-	// run out is replaced by a person, and until then nothing may count as done.
+	// 5xx is left out: servers and the proxies before them answer so when they are restarted. So is 401: a token that
+	// has run out is replaced by a person, and until then nothing may count as done.
 	switch code := Status(err); code {
 	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return false
@@ -52,13 +56,16 @@ func Definite(err error) bool {
 	}
 }
 
-// Unsent reports whether the call failed because there was no connection: the server knows nothing of it.
+// Unsent reports whether the call failed because there was no connection: the server knows nothing of it. A call that
+// waited in vain for a free connection was not sent either, but cannot be told from one that was.
 func Unsent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// New returns a client for the server at origin whose requests carry the given Authorization header.
+// New returns a client for the server at origin whose requests carry the given Authorization header. The timeout is
+// for a whole call, with its wait for a connection and the reading of the answer. At most 16 calls are under way at a
+// time; more wait. The client may be used from several goroutines.
 func New(origin *url.URL, authorization string, timeout time.Duration) *http.Client {
 	return &http.Client{
 		Timeout: timeout,

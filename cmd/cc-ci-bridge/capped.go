@@ -5,7 +5,9 @@ import (
 	"sync"
 )
 
-// capped is a listener with a bound on open connections; more wait in the kernel's queue.
+// capped is a listener with a bound on open connections; more wait in the kernel's queue. Without it each connection
+// of a flood would have a goroutine, buffers of some kilobytes and a file descriptor, of which the journal needs some
+// too.
 type capped struct {
 	net.Listener
 	slots  chan struct{}
@@ -18,7 +20,8 @@ func newCapped(l net.Listener, connections int) *capped {
 	return &capped{Listener: l, slots: make(chan struct{}, connections), closed: make(chan struct{})}
 }
 
-// Accept waits for a slot, then for a connection.
+// Accept waits for a slot, then for a connection. The other way round, an accepted connection would wait here,
+// outside of the server's timeouts.
 func (c *capped) Accept() (net.Conn, error) {
 	select {
 	case c.slots <- struct{}{}:
@@ -39,7 +42,7 @@ func (c *capped) Close() error {
 	return c.Listener.Close()
 }
 
-// slotted gives its slot back when it is closed.
+// slotted gives its slot back when it is closed, once: the server may close a connection twice.
 type slotted struct {
 	net.Conn
 	free func()

@@ -106,7 +106,8 @@ type config struct {
 	RepoEvery time.Duration `envconfig:"CC_CI_BRIDGE_REPO_EVERY" default:"15s"`
 }
 
-// load reads the environment and the secrets' files and checks everything.
+// load reads the environment and the secrets' files and checks everything. Unknown and unreadable variables are told
+// first, alone: what is wrong with the rest may be their doing.
 func load() (*config, error) {
 	cfg := new(config)
 	if err := errors.Join(cfg.strangers(os.Environ()), cfg.parse()); err != nil {
@@ -235,7 +236,8 @@ func (f *faults) check(ok bool, name, format string, args ...any) {
 	}
 }
 
-// minSecret is the shortest secret that signs hooks.
+// minSecret is the shortest secret that signs hooks, in bytes: as much as SHA-256 gives, so guessing it is no easier
+// than guessing a signature.
 const minSecret = 32
 
 // validate names every setting that cannot work and says what it should be.

@@ -1,5 +1,10 @@
 // Command cc-ci-bridge turns the comment !testme on a Gitea pull request into a Drone build and brings the result
 // back.
+//
+// What it does is in package bridge. Here are the settings (config.go, the only reader of the environment), the
+// wiring and the end of the daemon (serve.go, capped.go), and the commands that are run by hand (tools.go). It exits
+// with 0 when it has done what it was asked or was told to stop, with 2 for settings or arguments that cannot be
+// used, and with 1 for anything else.
 package main
 
 import (
@@ -15,7 +20,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// version is set by the linker.
+// version is set by the linker (-X main.version=...), which takes a variable only.
 var version = ""
 
 // cli is the command line.
@@ -27,13 +32,14 @@ type cli struct {
 	Replay   replayCmd        `cmd:"" help:"Sign a saved hook body with the first secret and post it to the bridge."`
 }
 
-// errConfig marks errors of the settings, which exit with 2.
+// errConfig marks errors of the settings, which exit with 2: a service manager need not start the program again.
 type errConfig struct{ error }
 
 // Unwrap returns the settings' faults.
 func (e errConfig) Unwrap() error { return e.error }
 
-// settings loads the configuration for the commands.
+// settings loads the configuration for the commands. Each needs all of it to be right, also what it does not use
+// itself: a doctor that starts where the daemon would not is of no help.
 func settings() (*config, error) {
 	cfg, err := load()
 	if err != nil {
@@ -56,7 +62,8 @@ func main() {
 	os.Exit(1)
 }
 
-// run parses the command line and runs the command until it ends or ctx does.
+// run parses the command line and runs the command until it ends or ctx does. Asking for help or the version ends the
+// process, by kong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("cc-ci-bridge"), kong.Writers(stdout, stderr),

@@ -26,14 +26,15 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
-// apiTimeout bounds one call to Gitea.
+// apiTimeout bounds one call to Gitea, with its wait for one of the client's connections. A call that is cut off is
+// repeated, so it must be longer than Gitea's slowest good answer.
 const apiTimeout = 15 * time.Second
 
 // recordTime is how long Gitea may take to record a push in a pull request's timeline: it does so in a queue.
 const recordTime = 20 * time.Second
 
-// firstRetry is the wait after a first failed call; it doubles. Short, because the eyes are to be there within a second even
-// if Gitea was busy once.
+// firstRetry is the wait after a first failed call; it doubles. Short, because the eyes are to be there within a
+// second even if Gitea was busy once.
 const firstRetry = 250 * time.Millisecond
 
 // twinTime is how long a demand whose answer was lost may still become a build beside the one that was asked for again.
@@ -45,7 +46,7 @@ const stopTimeout = 10 * time.Second
 // serveCmd is the daemon.
 type serveCmd struct{}
 
-// Run serves until ctx ends.
+// Run serves until ctx ends. What it opens it closes, the journal last: the bridge writes to it until it has ended.
 func (serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	cfg, err := settings()
 	if err != nil {
@@ -169,7 +170,8 @@ func hookServer(handler http.Handler) *http.Server {
 	}
 }
 
-// statusHandler serves what operators look at.
+// statusHandler serves what operators look at: alive, ready, and the metrics. It has an address of its own, so that
+// what faces the network need not show them.
 func statusHandler(b *bridge.Bridge, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -186,7 +188,8 @@ func statusHandler(b *bridge.Bridge, registry *prometheus.Registry) http.Handler
 	return mux
 }
 
-// listen opens the sockets; one or two that systemd passes replace the hooks' and the status's.
+// listen opens the sockets; one or two that systemd passes replace the hooks' and the status's. Only the one for
+// hooks is bounded: the other is for machines that one trusts.
 func listen(cfg *config) (hooks, status net.Listener, err error) {
 	passed, err := activation.Listeners()
 	if err != nil {
@@ -208,7 +211,8 @@ func listen(cfg *config) (hooks, status net.Listener, err error) {
 	return newCapped(hooks, cfg.MaxConnections), status, nil
 }
 
-// bridge translates the settings; journal, audit log, metrics and log are added by who owns them.
+// bridge translates the settings; journal, audit log, metrics and log are added by who owns them. Doctor does without
+// them.
 func (c *config) bridge() (bridge.Config, error) {
 	giteaURL, err := url.Parse(c.GiteaURL)
 	if err != nil {

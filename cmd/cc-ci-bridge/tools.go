@@ -18,7 +18,7 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// registerCmd makes the hooks right.
+// registerCmd makes the hooks right. It may be run as often as one likes; what is right stays untouched.
 type registerCmd struct {
 	Rotate bool `help:"Replace right hooks too, so that the first of the configured secrets is used."`
 }
@@ -68,7 +68,8 @@ func advise(err error) error {
 	return err
 }
 
-// admin is a client with the administrator's token, or the bot's when there is none.
+// admin is a client with the administrator's token, or the bot's when there is none: with that doctor sees the hooks
+// of those repositories that the bot administers.
 func (c *config) admin() (*gitea.Client, error) {
 	server, err := url.Parse(c.GiteaURL)
 	if err != nil {
@@ -101,7 +102,8 @@ func (doctorCmd) Run(std stdio) error {
 	return bridge.Doctor(std.out, settings, bridge.HookCheck{Client: admin, URL: cfg.HookURL})
 }
 
-// replayCmd posts a saved body.
+// replayCmd posts a saved body. It is for trying a bridge out: the address should be the bridge's own, because
+// whoever gets the signed body can use it in turn.
 type replayCmd struct {
 	File string `arg:"" help:"The body of a hook, as Gitea sent it."`
 	URL  string `help:"Where to post it; CC_CI_BRIDGE_HOOK_URL is the default."`
