@@ -95,7 +95,7 @@ func (b *bed) start() {
 	b.Helper()
 	cfg := b.cfg
 	var err error
-	cfg.Gitea, err = gitea.New(parse(b.T, b.gitea.URL), b.gitea.Token, 5*time.Second)
+	cfg.Gitea, err = gitea.New(parse(b.T, b.gitea.URL), b.gitea.Token, 30*time.Second)
 	check(b.T, err)
 	cfg.Drone = drone.New(parse(b.T, b.drone.URL), b.drone.Token, "ci/tests", "main")
 	cfg.Journal, err = journal.Open(filepath.Join(b.dir, "journal"))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,30 @@ func TestRestartAfterLongTime(t *testing.T) {
 	b.gitea.Script(refuse(3))
 	b.reacted(comment, "rocket")
 	b.reply(1, "**success**")
+}
+
+// TestEyesBesideSlowCalls lets Gitea hang in whatever is asked of it after the eyes, for more commands than a client has
+// connections: the next author sees the eyes all the same.
+func TestEyesBesideSlowCalls(t *testing.T) {
+	b := newBed(t, nil)
+	slow := make(chan struct{})
+	release := sync.OnceFunc(func() { close(slow) })
+	b.Cleanup(release) // before the bridge is stopped
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		if strings.HasSuffix(r.URL.Path, "/reactions") {
+			return bridgetest.Fault{}
+		}
+		return bridgetest.Fault{Hold: slow}
+	})
+	for range 20 {
+		b.say("wim", 1, "!testme ?", 202)
+	}
+	b.reacted(b.say("olga", 2, "!testme ?", 202), "eyes")
+	if strings.Contains(b.log.String(), "a step failed") {
+		t.Error("the eyes came only after a slow call was cut off")
+	}
+	release()
+	b.idle()
 }
 
 // restartAfter stops the bridge and starts it as if that had been some time later.

@@ -25,6 +25,8 @@ type Fault struct {
 	Message string // what the answer says
 	Drop    bool   // break the connection instead of answering
 	After   bool   // handle the request first: the answer is lost, not the request
+
+	Hold <-chan struct{} // handle the request once this is closed
 }
 
 // Faults decides about requests, in the order in which they come. Both servers embed one.
@@ -66,6 +68,13 @@ func (f *Faults) next(r *http.Request) Fault {
 func (f *Faults) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.next(r)
+		if fault.Hold != nil {
+			select {
+			case <-fault.Hold:
+			case <-r.Context().Done():
+			}
+			fault.Hold = nil
+		}
 		if fault == (Fault{}) {
 			next.ServeHTTP(w, r)
 			return

@@ -39,21 +39,28 @@ const maxPages = 200
 // Client calls one Gitea server with one token. It may be used from several goroutines. Errors of its methods wrap what
 // safehttp tells apart, and name what was asked for.
 type Client struct {
-	api  *sdk.Client
-	base string
+	api   *sdk.Client
+	quick *sdk.Client // for reactions, with connections of its own: the eyes must not wait behind slow calls
+	base  string
 }
 
 // New returns a client; it makes no call yet. The timeout bounds each of its calls; a list is a call for each page.
 func New(server *url.URL, token string, timeout time.Duration) (*Client, error) {
 	base := strings.TrimSuffix(server.String(), "/")
-	// Without a version the SDK neither probes the server nor holds back calls: Forgejo and self-built Gitea
-	// report versions that it cannot read.
-	api, err := sdk.NewClient(base, sdk.SetGiteaVersion(""),
-		sdk.SetHTTPClient(safehttp.New(server, "token "+token, timeout)))
+	connect := func() (*sdk.Client, error) {
+		// Without a version the SDK neither probes the server nor holds back calls: Forgejo and self-built Gitea
+		// report versions that it cannot read.
+		return sdk.NewClient(base, sdk.SetGiteaVersion(""), sdk.SetHTTPClient(safehttp.New(server, "token "+token, timeout)))
+	}
+	api, err := connect()
 	if err != nil {
 		return nil, fmt.Errorf("gitea client: %w", err)
 	}
-	return &Client{api: api, base: base}, nil
+	quick, err := connect()
+	if err != nil {
+		return nil, fmt.Errorf("gitea client: %w", err)
+	}
+	return &Client{api: api, quick: quick, base: base}, nil
 }
 
 // CloneURL is where a repository is fetched from. It is made of the configured address, never of one that a body

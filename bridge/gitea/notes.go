@@ -54,7 +54,7 @@ func note(c *sdk.Comment) Note {
 
 // React adds a reaction to a comment; adding it again changes nothing.
 func (c *Client) React(r Repo, comment int64, reaction string) error {
-	if _, _, err := c.api.PostIssueCommentReaction(r.Owner, r.Name, comment, reaction); err != nil {
+	if _, _, err := c.quick.PostIssueCommentReaction(r.Owner, r.Name, comment, reaction); err != nil {
 		return fmt.Errorf("react to comment %d: %w", comment, err)
 	}
 	return nil
