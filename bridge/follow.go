@@ -12,8 +12,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxMissing is how many answers of 404 about a build are enough, in a row.
-const maxMissing = 4
+// maxLost is for how many times Settle a build must be answered with 404 until it counts as gone: a proxy answers so too
+// while the server behind it is started again.
+const maxLost = 4
 
 // follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,
 // or the poll's interval, whichever comes first. Polls are the truth because nothing else is complete: Drone tries a
@@ -28,10 +29,12 @@ func (b *Bridge) follow(ctx context.Context, j *job) error {
 	if err == nil && build.Done() {
 		return b.decide(j, result(build))
 	}
-	// One 404 may be a proxy's or a database's that is not up yet.
-	if safehttp.Status(err) != http.StatusNotFound {
-		j.missed = 0
-	} else if j.missed++; j.missed >= maxMissing {
+	switch {
+	case safehttp.Status(err) != http.StatusNotFound:
+		j.lost = time.Time{}
+	case j.lost.IsZero():
+		j.lost = time.Now()
+	case time.Since(j.lost) > maxLost*b.Settle:
 		return b.decide(j, failed("build is gone", "the CI server no longer knows the build"))
 	}
 	stop, stopErr := b.Journal.Stopped(r.Key)
