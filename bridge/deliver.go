@@ -13,9 +13,9 @@ import (
 // at most, so this is how many of them may be talked about before that.
 const maxNotices = 4096
 
-// statusTries is how often a final commit status is tried, about a minute: a fork's commit may reach the base
+// statusTries is how often a final commit status is tried, for a minute and a half: a fork's commit may reach the base
 // repository late, or never, and until then Gitea answers 500. The result must not wait for that any longer.
-const statusTries = 8
+const statusTries = 10
 
 // deliver puts the outcome on the pull request: the reply, the commit status, the reaction. Everything may be
 // repeated: the reply is edited to the same text, of statuses the newest counts, and a reaction is there or not. What

@@ -48,6 +48,28 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestEyesAreTriedAgainInTime lets Gitea refuse the eyes three times in a row, as when its database is locked: the waits
+// leave time for the fourth call within a second of the hook.
+func TestEyesAreTriedAgainInTime(t *testing.T) {
+	setenv(t)
+	cfg, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := cfg.bridge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waited time.Duration
+	for wait, refused := settings.RetryFirst, 0; refused < 3; refused++ {
+		waited += wait
+		wait = min(2*wait, settings.RetryMax)
+	}
+	if waited > 800*time.Millisecond {
+		t.Errorf("after three refusals the eyes come after %s at the earliest", waited)
+	}
+}
+
 // TestFaults breaks one setting at a time: one line names the variable, and no secret is shown.
 func TestFaults(t *testing.T) {
 	for _, pair := range []string{
