@@ -328,7 +328,8 @@ func (c *Config) validate() []error {
 	fault(!slices.Contains([]string{"own", "open"}, c.DockerPolicy), "DRONE_RUNNER_DOCKER_POLICY: %q is neither own nor open", c.DockerPolicy)
 	_, err := regexp.Compile(c.AppPattern)
 	fault(err != nil, "DRONE_RUNNER_APP_PATTERN: %v", err)
-	fault(c.CPUs < 0, "DRONE_RUNNER_CPUS: %g is negative; 0 means no limit", c.CPUs)
+	// The kernel takes no quota below 1 ms of the 100 ms that it counts by.
+	fault(c.CPUs != 0 && !(c.CPUs >= 0.01), "DRONE_RUNNER_CPUS: %g is less than 0.01; 0 means no limit", c.CPUs)
 	fault(c.PIDs < 0, "DRONE_RUNNER_PIDS: %d is negative; 0 means no limit", c.PIDs)
 	fault(c.LogLimit < 1024, "DRONE_RUNNER_LOG_LIMIT: %d bytes is too little; set at least 1KiB", c.LogLimit)
 	fault(c.EnvFile != "" && c.EnvFile2 != "" && c.EnvFile != c.EnvFile2,

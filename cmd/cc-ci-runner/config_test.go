@@ -116,6 +116,17 @@ func TestEveryFaultIsNamed(t *testing.T) {
 	}
 }
 
+// TestSmallestLimitOfCPUs: the kernel refuses less than a hundredth, which would fail every build.
+func TestSmallestLimitOfCPUs(t *testing.T) {
+	for cpus, good := range map[string]bool{"0": true, "0.01": true, "1.5": true, "0.009": false, "-1": false, "NaN": false} {
+		setEnv(t, map[string]string{"DRONE_RPC_HOST": "drone.example.org", "DRONE_RPC_SECRET": "secret", "DRONE_RUNNER_CPUS": cpus})
+		_, _, err := loadConfig()
+		if (err == nil) != good || !good && !strings.Contains(err.Error(), "DRONE_RUNNER_CPUS: ") {
+			t.Errorf("DRONE_RUNNER_CPUS=%s: %v", cpus, err)
+		}
+	}
+}
+
 func TestMapsMayHoldColonsAndCommas(t *testing.T) {
 	c := load(t, map[string]string{
 		"DRONE_RUNNER_ENVIRON": `URL:https://example.org:8443/x, LIST:"a,b" ,QUOTE:"say ""hi""",EMPTY:,PLAIN:v`,
