@@ -304,6 +304,43 @@ func TestRetriesAndTrace(t *testing.T) {
 	}
 }
 
+// cancelAt is an output that calls cancel when it is given a text.
+type cancelAt struct {
+	buffer
+	text   string
+	cancel func()
+}
+
+func (c *cancelAt) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), c.text) {
+		c.cancel()
+	}
+	return c.buffer.Write(b)
+}
+
+// TestCancelBetweenTwoTries: what the try before it has used counts once.
+func TestCancelBetweenTwoTries(t *testing.T) {
+	e := newEngine(t, nil)
+	spec := newSpec(e, 1, "")
+	step := spec.Steps[0]
+	script := "i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done; times; exit 1"
+	step.Commands = []Command{{Args: []string{"sh", "-c", script}, Retries: 1}}
+	setUp(t, e, spec)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	out := &cancelAt{text: "trying again", cancel: func() { cancel(ErrCancelled) }}
+	state, err := e.Run(ctx, spec, step, out)
+	if err != nil || state.Reason != Cancelled || state.ExitCode != 1 {
+		t.Fatalf("ended with %+v, %v", state, err)
+	}
+	var minutes, user, system float64
+	if _, err := fmt.Sscanf(out.String(), "%fm%fs 0m%fs", &minutes, &user, &system); err != nil {
+		t.Fatalf("the shell says %q: %v", out.String(), err)
+	}
+	if used := minutes*60 + user + system; state.CPUSeconds > 1.5*used+0.2 {
+		t.Errorf("the step used %.2f s of the processor, the shell in it %.2f s", state.CPUSeconds, used)
+	}
+}
+
 func TestSecretsBeatTheEnvironment(t *testing.T) {
 	e := newEngine(t, nil)
 	spec := newSpec(e, 1, "")

@@ -95,6 +95,7 @@ func (e *Engine) runCommand(ctx context.Context, spec *Spec, step *Step, c call)
 		}
 		select {
 		case <-ctx.Done():
+			exit.CPUSeconds = 0 // noted above
 			c.state.note(exit, context.Cause(ctx))
 			return nil
 		case <-time.After(pause):
