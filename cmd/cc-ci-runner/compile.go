@@ -16,7 +16,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 )
 
-// source is the pipeline and the build that exec and compile share.
+// source is the pipeline and the build that exec and compile share. drone-runner-exec took ROOT SOURCE, in which the
+// file cannot be given without a root; one argument is the file here.
 type source struct {
 	stageFlags
 	Args []string `arg:"" optional:"" name:"source" help:"The pipeline file (.drone.yml); - is standard input. drone-runner-exec's form ROOT SOURCE is understood too."`
@@ -27,7 +28,8 @@ type compileCommand struct {
 	source
 }
 
-// Run prints what exec would run. Secrets are left out of a Spec's JSON.
+// Run prints what exec would run. Secrets are left out of a Spec's JSON. Nothing is run, and nothing on the host
+// changes.
 func (c *compileCommand) Run(ctx context.Context, out streams) error {
 	p, stage, err := c.stage()
 	if err != nil {
@@ -41,18 +43,20 @@ func (c *compileCommand) Run(ctx context.Context, out streams) error {
 	}
 	encoder := json.NewEncoder(out.out)
 	encoder.SetIndent("", "  ")
+	// Shell scripts hold < and &, and a person reads this.
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(spec)
 }
 
-// anySecret finds every secret.
+// anySecret finds every secret. Its value is not printed, but must not be empty: an empty secret counts as missing.
 type anySecret struct{}
 
 func (anySecret) Find(_ context.Context, in *secret.Request) (*drone.Secret, error) {
 	return &drone.Secret{Name: in.Name, Data: "not given"}, nil
 }
 
-// places are the pipeline file and where the build's directory is made.
+// places are the pipeline file and where the build's directory is made: by default .drone.yml here, and the directory
+// for temporary files, as DRONE_RUNNER_ROOT's default.
 func (c *source) places() (file, root string, err error) {
 	file, root = ".drone.yml", c.Root
 	switch len(c.Args) {
@@ -70,7 +74,8 @@ func (c *source) places() (file, root string, err error) {
 	return file, root, nil
 }
 
-// preparer is what turns the build into a Spec, as the daemon does it.
+// preparer is what turns the build into a Spec, as the daemon does it. There is no plugin, no symbolic link and no
+// strictness: these are the daemon's settings, and a pipeline is tried without its configuration.
 func (c *source) preparer(root string) (*preparer, error) {
 	vars, err := readEnvFile("--env-file", c.EnvFile)
 	if err != nil {
@@ -81,7 +86,8 @@ func (c *source) preparer(root string) (*preparer, error) {
 		return nil, fmt.Errorf("find this host's name: %w", err)
 	}
 	return &preparer{
-		// Two runs of exec on one host must not share a name.
+		// Two runs of exec on one host must not share a name: the server is a part of it, and the stage's number is
+		// 1 in all of them.
 		server: fmt.Sprintf("exec:%d:%d", os.Getpid(), time.Now().UnixNano()), root: root, machine: name,
 		options: compiler.Options{
 			Host: hostVariables(), Environ: vars, Proxy: environ.Proxy(), NoClone: c.RepoHTTP == "" && c.RepoSSH == "",
@@ -89,7 +95,8 @@ func (c *source) preparer(root string) (*preparer, error) {
 	}, nil
 }
 
-// pickOnly takes the file's only pipeline when the flags name none.
+// pickOnly takes the file's only pipeline when the flags name none. A server knows which stage it means; a person who
+// tries a file should not have to say. An explicit --stage-name=default looks like none.
 func (c *source) pickOnly(d *details, data []byte) {
 	if c.Pipeline != "" || c.StageName != "default" {
 		return

@@ -17,21 +17,26 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// Config is the daemon's whole configuration. This file is the only one that reads the environment; names, types
-// and defaults up to DRONE_ENV_PLUGIN_SKIP_VERIFY are those of drone-runner-exec. docs/configuration.md lists every
-// field, and a test compares the two.
+// Config is the daemon's whole configuration. This file is the only one that reads the environment for settings;
+// names, types and defaults up to DRONE_ENV_PLUGIN_SKIP_VERIFY are those of drone-runner-exec. docs/configuration.md
+// lists every field, and a test compares the two.
+//
+// A field with the tag `credential` is a secret: readSecrets fills it, and the tag is its file's name among systemd's
+// credentials. Nobody changes a Config that a daemon works with; a reload makes a new one.
 type Config struct {
-	// Debug and Trace set how much is logged.
+	// Debug and Trace set how much is logged; Trace wins. Without either it is logrus's level info.
 	Debug bool `envconfig:"DRONE_DEBUG"`
 	Trace bool `envconfig:"DRONE_TRACE"`
 
-	// LogFile is an additional log file; its limits are days, files and megabytes.
+	// LogFile is an additional log file beside stderr. Its limits, in days, files and megabytes, are lumberjack's, to
+	// which 0 means no limit for the first two and its default, 100, for the last.
 	LogFile           string `envconfig:"DRONE_LOG_FILE"`
 	LogFileMaxAge     int    `envconfig:"DRONE_LOG_FILE_MAX_AGE" default:"1"`
 	LogFileMaxBackups int    `envconfig:"DRONE_LOG_FILE_MAX_BACKUPS" default:"1"`
 	LogFileMaxSize    int    `envconfig:"DRONE_LOG_FILE_MAX_SIZE" default:"100"`
 
-	// RPC is the Drone server.
+	// RPC is the Drone server. RPCHost has no scheme and no path. The dumps go to stdout, as drone-runner-exec's did,
+	// and so not to the dashboard, which shows the log.
 	RPCProto      string `envconfig:"DRONE_RPC_PROTO" default:"http"`
 	RPCHost       string `envconfig:"DRONE_RPC_HOST"`
 	RPCSecret     hidden `envconfig:"DRONE_RPC_SECRET" credential:"rpc_secret"`
@@ -39,19 +44,22 @@ type Config struct {
 	RPCDumpHTTP   bool   `envconfig:"DRONE_RPC_DUMP_HTTP"`
 	RPCDumpBody   bool   `envconfig:"DRONE_RPC_DUMP_HTTP_BODY"`
 
-	// Platform is what the server's queue is asked for. OS and Arch default to this host's.
+	// Platform is what the server's queue is asked for. OS and Arch default to this host's; the server compares Kernel
+	// and Variant only where the pipeline has them (Drone's scheduler/queue/queue.go).
 	PlatformOS      string `envconfig:"DRONE_PLATFORM_OS"`
 	PlatformArch    string `envconfig:"DRONE_PLATFORM_ARCH"`
 	PlatformKernel  string `envconfig:"DRONE_PLATFORM_KERNEL"`
 	PlatformVariant string `envconfig:"DRONE_PLATFORM_VARIANT"`
 
-	// UI is the dashboard; it is on when there is a password.
+	// UI is the dashboard; it is on when there is a password. An empty user name is let through with a warning,
+	// because drone-runner-exec took it.
 	UIDisable  bool   `envconfig:"DRONE_UI_DISABLE"`
 	UIUsername string `envconfig:"DRONE_UI_USERNAME"`
 	UIPassword hidden `envconfig:"DRONE_UI_PASSWORD" credential:"ui_password"`
 	UIRealm    string `envconfig:"DRONE_UI_REALM" default:"MyRealm"`
 
-	// HTTPBind is the endpoint for health, readiness, metrics and the dashboard.
+	// HTTPBind is the endpoint for health, readiness, metrics and the dashboard. The default listens on all
+	// interfaces. With RPCHost it also names the runner on this host: see stateName.
 	HTTPBind string `envconfig:"DRONE_HTTP_BIND" default:":3000"`
 
 	// These four never had an effect in drone-runner-exec either; setting one is warned about.
@@ -60,7 +68,13 @@ type Config struct {
 	ACMEEmail   string `envconfig:"DRONE_ACME_EMAIL"`
 	ACMEEnabled bool   `envconfig:"DRONE_ACME_ENABLED"`
 
-	// The runner and what its steps get.
+	// The runner and what its steps get. Name is the stage's machine on the server. Labels must equal the pipeline's
+	// `node` both ways. EnvFile2 is EnvFile as drone-runner-docker spells it. Root is the parent of builds'
+	// directories. Symlinks maps what a link points to to its place below a build's directory. MaxProcs counts the
+	// steps of the whole runner, not of a stage, whatever the old documentation said; 0 is no limit.
+	//
+	// Repos, Events and Trusted are whose stages may run here. An offer does not tell whose stage it is, so one that
+	// is denied has been accepted by then and ends with an error; no other runner gets it.
 	Name     string   `envconfig:"DRONE_RUNNER_NAME"`
 	Capacity int      `envconfig:"DRONE_RUNNER_CAPACITY" default:"2"`
 	MaxProcs int64    `envconfig:"DRONE_RUNNER_MAX_PROCS"`
@@ -75,7 +89,7 @@ type Config struct {
 	Events   globList `envconfig:"DRONE_LIMIT_EVENTS"`
 	Trusted  bool     `envconfig:"DRONE_LIMIT_TRUSTED"`
 
-	// Plugins.
+	// Plugins: extensions that are asked for secrets and for variables by HTTP. The tokens sign the requests.
 	SecretEndpoint   string `envconfig:"DRONE_SECRET_PLUGIN_ENDPOINT"`
 	SecretToken      hidden `envconfig:"DRONE_SECRET_PLUGIN_TOKEN" credential:"secret_plugin_token"`
 	SecretSkipVerify bool   `envconfig:"DRONE_SECRET_PLUGIN_SKIP_VERIFY"`
@@ -83,51 +97,69 @@ type Config struct {
 	EnvToken         hidden `envconfig:"DRONE_ENV_PLUGIN_TOKEN" credential:"env_plugin_token"`
 	EnvSkipVerify    bool   `envconfig:"DRONE_ENV_PLUGIN_SKIP_VERIFY"`
 
-	// NetrcCloneOnly hides the clone's credentials from the other steps.
+	// NetrcCloneOnly hides the clone's credentials from the other steps. With Gitea they are the OAuth token of
+	// whoever activated the repository (Drone's service/netrc/netrc.go), and so worth all of that person's
+	// repositories.
 	NetrcCloneOnly bool `envconfig:"DRONE_NETRC_CLONE_ONLY" default:"true"`
 
-	// Lint says what unknown keys in a pipeline are: warnings, or errors with `strict`.
+	// Lint says what the linter's warnings are: `warn` puts them into the first step's log, `strict` makes them errors
+	// of the stage.
 	Lint string `envconfig:"DRONE_RUNNER_LINT" default:"warn"`
 
-	// State is where the journal, the log spool and the teardown reports lie.
+	// State is where the journal, the log spool and the teardown reports lie, in a directory below it for each runner
+	// (stateName). A restarted runner needs the one that it had.
 	State string `envconfig:"DRONE_RUNNER_STATE"`
 
-	// Grace is how long a step may take to end after SIGTERM.
+	// Grace is how long a step's processes may take to end after SIGTERM, before SIGKILL.
 	Grace time.Duration `envconfig:"DRONE_RUNNER_GRACE" default:"10s"`
 
-	// DrainTimeout is how long running builds may go on after the runner was told to stop.
+	// DrainTimeout is how long running builds may go on after the runner was told to stop. The units' TimeoutStopSec=
+	// must be longer than it and a teardown.
 	DrainTimeout time.Duration `envconfig:"DRONE_RUNNER_DRAIN_TIMEOUT" default:"1h"`
 
-	// TeardownTimeout bounds a build's teardown; what is left then is reported.
+	// TeardownTimeout bounds a build's teardown; what is left then is reported. It is Docker's share: lastLook comes
+	// on top.
 	TeardownTimeout time.Duration `envconfig:"DRONE_RUNNER_TEARDOWN_TIMEOUT" default:"2m"`
 
-	// StepLeftovers says what happens to processes that outlive their step: keep (until the stage ends) or kill.
+	// StepLeftovers says what happens to processes that outlive their step: keep (until the stage ends, for a server
+	// that one step starts and the next one uses) or kill.
 	StepLeftovers string `envconfig:"DRONE_RUNNER_STEP_LEFTOVERS" default:"keep"`
 
-	// Leftovers says what it means when a pipeline did not clean up; Leaks, when something survived teardown.
+	// Leftovers (ignore, warn, fail) says what it means when a pipeline did not clean up and the runner did; Leaks
+	// (warn, fail), when something survived the teardown.
 	Leftovers string `envconfig:"DRONE_RUNNER_LEFTOVERS" default:"warn"`
 	Leaks     string `envconfig:"DRONE_RUNNER_LEAKS" default:"fail"`
 
-	// Keep exempts repositories (owner/name, globs) from teardown, because their pipelines deploy for real.
+	// Keep exempts repositories (owner/name, globs) from teardown, because their pipelines deploy for real. What they
+	// leave is reported.
 	Keep globList `envconfig:"DRONE_RUNNER_KEEP"`
 
-	// LogLimit is how much of a step's log is stored.
+	// LogLimit is how much of a step's log is stored: head and tail, with a line between them that says how much is
+	// missing. The default is what drone-runner-exec kept of the tail. The live log has no limit.
 	LogLimit byteSize `envconfig:"DRONE_RUNNER_LOG_LIMIT" default:"5MiB"`
 
-	// Limits of one build; zero means none.
+	// Limits of one build; zero means none. Memory (with swap), CPUs and PIDs are the build's cgroup's, and hold only
+	// where the host has the controllers: doctor and the log of the start tell. StepTimeout and Disk are watched by
+	// the engine in every mode. A reload changes them: Memory, CPUs and PIDs for builds that begin later, the others
+	// from each build's next step on.
 	Memory      byteSize      `envconfig:"DRONE_RUNNER_MEMORY"`
 	CPUs        float64       `envconfig:"DRONE_RUNNER_CPUS"`
 	PIDs        int64         `envconfig:"DRONE_RUNNER_PIDS"`
 	StepTimeout time.Duration `envconfig:"DRONE_RUNNER_STEP_TIMEOUT"`
 	Disk        byteSize      `envconfig:"DRONE_RUNNER_DISK"`
 
-	// User runs the steps: a name, a uid, or a range of uids of which every running build gets its own.
+	// User runs the steps: a name, a uid, or a range of uids of which every running build gets its own. It needs a
+	// runner that is root. Empty is the runner's own user.
 	User string `envconfig:"DRONE_RUNNER_USER"`
 
-	// PrivateTmp gives each build a /tmp of its own, where the host allows mount namespaces.
+	// PrivateTmp gives each build a /tmp of its own, where the host allows mount namespaces, and with it a read-only
+	// /sys/fs/cgroup and, where builds have Docker sockets of their own, such a /run/docker.sock.
 	PrivateTmp bool `envconfig:"DRONE_RUNNER_PRIVATE_TMP" default:"true"`
 
-	// Docker says what steps get of Docker: the host's socket, one of their own for each build, or nothing from us.
+	// Docker says what steps get of Docker: the host's socket (host, or empty, which also says so in the log), one of
+	// their own for each build (proxy), or nothing from us (none). All settings from here on have an effect with proxy
+	// only; package engine/swarm explains them. Networks, Mounts and Caps are what builds may use although it is not
+	// theirs.
 	Docker         string   `envconfig:"DRONE_RUNNER_DOCKER"`
 	DockerEndpoint string   `envconfig:"DRONE_RUNNER_DOCKER_ENDPOINT" default:"unix:///var/run/docker.sock"`
 	DockerPolicy   string   `envconfig:"DRONE_RUNNER_DOCKER_POLICY" default:"own"`
@@ -137,17 +169,22 @@ type Config struct {
 	SwarmNodes     textList `envconfig:"DRONE_RUNNER_SWARM_NODES"`
 	SwarmCerts     string   `envconfig:"DRONE_RUNNER_SWARM_CERTS"`
 
-	// AppPattern and AppEnvDirs find apps that a build deployed past its socket.
+	// AppPattern and AppEnvDirs find apps that a build deployed past its socket: a regular expression for their
+	// domains, and where their <domain>.env files lie. Empty finds none. The pattern is permission to remove what
+	// matches, so it must match nothing that people deploy.
 	AppPattern string   `envconfig:"DRONE_RUNNER_APP_PATTERN"`
 	AppEnvDirs textList `envconfig:"DRONE_RUNNER_APP_ENV_DIRS"`
 }
 
-// defaultBind is the endpoint's default; since it is also Gitea's, a busy one is only a warning when nobody asked
-// for it.
+// defaultBind is the endpoint's default; since it is also Gitea's, a busy one is only a warning when nobody asked for
+// it. (To ask for the default itself looks like not asking.)
 const defaultBind = ":3000"
 
-// loadConfig reads the environment. The error holds one line per fault, each naming its variable; the warnings are
-// for the log.
+// loadConfig reads the environment. The error holds one line per fault, each naming its variable; the warnings are for
+// the log.
+//
+// It takes the secrets out of the process's environment, so a second call would not find them: environment.load puts
+// them back first.
 func loadConfig() (config *Config, warnings []string, err error) {
 	config = &Config{}
 	faults := readVariables(config)
@@ -164,7 +201,8 @@ func loadConfig() (config *Config, warnings []string, err error) {
 }
 
 // readVariables fills the struct from the environment. envconfig stops at the first value that it cannot parse, so a
-// faulty variable is set aside and the rest is read again: an admin learns of every fault at once.
+// faulty variable is set aside and the rest is read again: an admin learns of every fault at once. Each round unsets
+// one variable, so it ends.
 func readVariables(config *Config) []error {
 	var faults []error
 	for {
@@ -179,6 +217,7 @@ func readVariables(config *Config) []error {
 		reason := parse.Err
 		var hinted *formatError
 		if !errors.As(parse.Err, &hinted) {
+			// Of the settings with a plain type that can fail to parse none is a secret, so the value may be shown.
 			reason = fmt.Errorf("%q is not a %s", parse.Value, typeHint(parse.TypeName))
 		}
 		faults = append(faults, fmt.Errorf("%s: %w", parse.KeyName, reason))
@@ -203,9 +242,10 @@ func typeHint(name string) string {
 	return name
 }
 
-// readSecrets fills each field with a `credential` tag that its variable left empty: from the file that
-// NAME_FILE names, else from $CREDENTIALS_DIRECTORY, where systemd's LoadCredential puts it. Afterwards the
-// variable is dropped from this process's environment.
+// readSecrets fills each field with a `credential` tag that its variable left empty: from the file that NAME_FILE
+// names, else from $CREDENTIALS_DIRECTORY, where systemd's LoadCredential puts it. Afterwards the variable is dropped
+// from this process's environment, so that no child inherits it; what /proc/PID/environ shows is
+// process.HideEnvironment's.
 func readSecrets(config *Config) []error {
 	var faults []error
 	value := reflect.ValueOf(config).Elem()
@@ -230,7 +270,7 @@ func readSecrets(config *Config) []error {
 	return faults
 }
 
-// secretNames are the variables that hold secrets.
+// secretNames are the variables that hold secrets. It goes by the tag, so that a new secret cannot be forgotten.
 func secretNames() (names []string) {
 	config := reflect.TypeFor[Config]()
 	for i := range config.NumField() {
@@ -241,6 +281,9 @@ func secretNames() (names []string) {
 	return names
 }
 
+// readSecret is one secret from its file or credential, without the line's end that editors add; empty where there is
+// none, or where the variable itself holds it. A named file must hold something, a credential need not be there:
+// systemd gives a unit those that it has.
 func readSecret(name, credential string) (string, error) {
 	file := os.Getenv(name + "_FILE")
 	switch dir := os.Getenv("CREDENTIALS_DIRECTORY"); {
@@ -268,7 +311,7 @@ func readSecret(name, credential string) (string, error) {
 	return text, nil
 }
 
-// setDefaults fills what depends on the host.
+// setDefaults fills what depends on the host. It runs before validate, which sees the settings as they will be used.
 func (c *Config) setDefaults() {
 	if c.PlatformOS == "" {
 		c.PlatformOS = runtime.GOOS
@@ -288,7 +331,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// defaultState is systemd's StateDirectory, else the usual place for root or for a user.
+// defaultState is systemd's StateDirectory, else the usual place for root or for a user. Of several StateDirectory=
+// systemd names all, separated by colons; ours comes first.
 func defaultState() string {
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
 		first, _, _ := strings.Cut(dir, ":")
@@ -306,7 +350,8 @@ func defaultState() string {
 // server is the Drone server's address, which builds' names derive from.
 func (c *Config) server() string { return c.RPCProto + "://" + c.RPCHost }
 
-// validate returns one error per fault, each opening with the variable's name.
+// validate returns one error per fault, each opening with the variable's name and ending with what to do. It looks at
+// values only: whether a directory can be written or a user exists is found out at the start, and by doctor.
 func (c *Config) validate() []error {
 	var faults []error
 	fault := func(bad bool, format string, args ...any) {
@@ -357,6 +402,7 @@ func (c *Config) validateFormats() []error {
 		_, err = net.LookupPort("tcp", port)
 	}
 	fault(err != nil, "DRONE_HTTP_BIND: %q is not an address; set [HOST]:PORT, such as 127.0.0.1:3000", c.HTTPBind)
+	// Not shown: addresses may hold a password.
 	for name, endpoint := range map[string]string{
 		"DRONE_SECRET_PLUGIN_ENDPOINT": c.SecretEndpoint, "DRONE_ENV_PLUGIN_ENDPOINT": c.EnvEndpoint,
 	} {
@@ -370,6 +416,7 @@ func (c *Config) validateFormats() []error {
 		fault(number < 0, "%s: %d is negative", name, number)
 	}
 	for source, target := range c.Symlinks {
+		// An absolute target counts from the build's directory, too.
 		place := filepath.Clean(strings.TrimLeft(target, "/"))
 		fault(place == "." || !filepath.IsLocal(place), "DRONE_RUNNER_SYMLINKS: %s:%s leaves the build's directory; name a place below it", source, target)
 	}
@@ -379,7 +426,9 @@ func (c *Config) validateFormats() []error {
 	return faults
 }
 
-// warnings are about settings without effect and names that do not exist. environ is os.Environ's list.
+// warnings are about settings without effect and names that do not exist, in the order of the alphabet. environ is
+// os.Environ's list. Only DRONE_RUNNER_ is the runner's own prefix: the other names are shared with the server, whose
+// settings may well be in the same environment.
 func (c *Config) warnings(environ []string) []string {
 	var list []string
 	for name, set := range map[string]bool{

@@ -9,19 +9,22 @@ import (
 	"github.com/docker/go-units"
 )
 
-// formatError marks the errors of this file's types, whose text already says what is wrong with a value.
+// formatError marks the errors of this file's types, whose text already says what is wrong with a value. Other errors
+// of a value are replaced by a hint at its type (typeHint): strconv's speak of ParseInt.
 type formatError struct{ text string }
 
 func (e *formatError) Error() string { return e.text }
 
-// hidden is a string that prints as stars, so that no log or error can hold it by accident.
+// hidden is a string that prints as stars with every verb that asks a Stringer, so that no log or error can hold it by
+// accident. encoding/json would show it: a Config is never encoded.
 type hidden string
 
 func (hidden) String() string   { return "******" }
 func (hidden) GoString() string { return "******" }
 
-// pairs is a map written as key:value,key:value. The first colon ends the key, so values may hold colons; a value
-// in double quotes may hold commas, and "" stands for a quote in it.
+// pairs is a map written as key:value,key:value. The first colon ends the key, so values may hold colons, with which
+// envconfig's own maps refuse to start; a value in double quotes may hold commas, and "" stands for a quote in it. Its
+// errors do not quote the text: a variable for steps may well be a secret.
 type pairs map[string]string
 
 // Decode implements envconfig.Decoder.
@@ -70,7 +73,8 @@ func cutValue(text string) (value, rest string, err error) {
 }
 
 // globList is a list of path.Match patterns, separated by commas. Set but empty is not the same as unset: as in
-// drone-runner-exec, an empty limit denies everything.
+// drone-runner-exec, an empty limit denies everything. So a decoded list is never nil, and an unset one is: envconfig
+// calls no decoder for what is not set.
 type globList []string
 
 // Decode implements envconfig.Decoder.
@@ -115,7 +119,7 @@ func (l *textList) Decode(text string) error {
 	return nil
 }
 
-// byteSize is a number of bytes written with a unit of 1024: 512MiB, 2g, 1048576.
+// byteSize is a number of bytes written with a unit of 1024: 512MiB, 2g, 1048576. It is never negative.
 type byteSize int64
 
 // Decode implements envconfig.Decoder.
@@ -128,7 +132,9 @@ func (b *byteSize) Decode(text string) error {
 	return nil
 }
 
-// mergeEnvFiles puts the variables of DRONE_RUNNER_ENVFILE (or DRONE_RUNNER_ENV_FILE) over DRONE_RUNNER_ENVIRON.
+// mergeEnvFiles puts the variables of DRONE_RUNNER_ENVFILE (or DRONE_RUNNER_ENV_FILE) over DRONE_RUNNER_ENVIRON. Both
+// may name one file, never two (validate), so the order in which they are read does not matter. A file that cannot be
+// read is an error: the steps would miss what is in it.
 func mergeEnvFiles(config *Config) (pairs, error) {
 	merged := pairs{}
 	maps.Copy(merged, config.Environ)

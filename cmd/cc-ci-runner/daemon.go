@@ -21,12 +21,14 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
-// daemonCommand takes builds from a server.
+// daemonCommand takes builds from a server. It is the default command, so its argument is also what a misspelt command
+// looks like.
 type daemonCommand struct {
 	EnvFile string `arg:"" optional:"" name:"envfile" help:"A file with the configuration, a NAME=value a line; the environment wins over it. SIGHUP reads it again."`
 }
 
-// Run reads the configuration and serves until a signal.
+// Run reads the configuration and serves until a signal. It exits with exitUsage for what a person has to correct in
+// the configuration, before a build is taken, and with exitFailed for what may be different at the next start.
 func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	environment := newEnvironment(c.EnvFile)
 	config, warnings, err := environment.load()
@@ -65,9 +67,11 @@ func faulty(err error) error {
 	return &exitError{exitUsage, "the configuration is faulty:\n" + err.Error()}
 }
 
-// daemon is the wired program.
+// daemon is the wired program. Its parts are made by newDaemon and ended by serve; nobody replaces one meanwhile.
+// `leaks` makes one without runner and endpoint.
 type daemon struct {
-	config      *Config
+	config *Config
+	// environment is read again by SIGHUP; set by daemonCommand.Run.
 	environment *environment
 	log         *logging
 	metrics     *metrics
@@ -76,16 +80,20 @@ type daemon struct {
 	processes *process.Host
 	docker    *dockerSide
 	engine    *engine.Engine
-	limits    liveLimits
-	runner    *runtime.Runner
-	endpoint  *endpoint
+	// limits are what a reload changes of config for the engine; the runner and processes are told by calls.
+	limits   liveLimits
+	runner   *runtime.Runner
+	endpoint *endpoint
 
 	stageEnded chan struct{} // tells rest that a stage has
 }
 
-// newDaemon makes every part, in order. Nothing is taken from the server yet.
+// newDaemon makes every part, in order. Nothing is taken from the server yet. After an error nothing is left open:
+// what was made before it is closed.
 func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, err error) {
 	d := &daemon{config: config, log: log, metrics: newMetrics(), ended: &ended{}, stageEnded: make(chan struct{}, 1)}
+	// First of all. HideEnvironment comes before Harden, which closes the way there. A host that forbids either is no
+	// reason not to run, but to be warned of: steps of the runner's own user can then read its secrets.
 	if err := errors.Join(process.HideEnvironment(secretNames()...), process.Harden()); err != nil {
 		log.entry.WithError(err).Warn("the runner's secrets are not hidden from processes of the same user")
 	}
@@ -93,7 +101,7 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, er
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory (DRONE_RUNNER_STATE): %w", err)
 	}
-	if err := os.MkdirAll(config.Root, 0o755); err != nil { // here, and not in each build
+	if err := os.MkdirAll(config.Root, 0o755); err != nil { // once, where it fails visibly, and not in each build
 		return nil, fmt.Errorf("make the directory for builds (DRONE_RUNNER_ROOT): %w", err)
 	}
 	d.limits.set(config)
@@ -117,6 +125,7 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, er
 	if err != nil {
 		return nil, err
 	}
+	// Last: its answers need every other part, and nothing after it could fail and leave the port taken.
 	d.endpoint, err = newEndpoint(ctx, d)
 	if err != nil {
 		return nil, errors.Join(err, d.runner.Close())
@@ -124,9 +133,12 @@ func newDaemon(ctx context.Context, config *Config, log *logging) (_ *daemon, er
 	return d, nil
 }
 
-// openEngine tries how builds can be contained here and makes the engine.
+// openEngine tries how builds can be contained here and makes the engine. It is also what `leaks` needs of the daemon,
+// possibly while one runs: nothing here disturbs builds. After an error nothing is left open.
 func (d *daemon) openEngine(ctx context.Context, state string) error {
 	c := d.config
+	// Named as the state directory, for the same reason: a restarted runner finds its own builds, and another one on
+	// this host does not sweep them. Nobody else would look for what a killed run of exec left: Ended.
 	processes, err := process.Open(ctx, process.Config{
 		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
 		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp, Ended: execName,
@@ -138,6 +150,7 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	if err != nil {
 		return fmt.Errorf("find a way to contain builds: %w", err)
 	}
+	// Said at each start: it is what decides which promises hold on this host.
 	for _, line := range processes.Report().Lines() {
 		d.log.entry.Info(line)
 	}
@@ -166,10 +179,11 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	return err
 }
 
-// keepReports is how many teardown reports stay on disk.
+// keepReports is how many teardown reports stay on disk. docs/operations.md and docs/swarm.md name the number, too.
 const keepReports = 200
 
-// lockDir holds the locks of running builds. All runners on a host must share it, whatever their state directories.
+// lockDir holds the locks of running builds. All runners on a host must share it, whatever their state directories:
+// the lock is how one knows that a build which is not its own is alive.
 func lockDir() string {
 	if os.Getuid() == 0 {
 		return "/run/lock/cc-ci"
@@ -177,7 +191,8 @@ func lockDir() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("cc-ci-locks-%d", os.Getuid()))
 }
 
-// runDir is for sockets. It must not lie below /tmp, which each build has for itself.
+// runDir is for sockets. It must not lie below /tmp, which each build has for itself, and its path must be short: a
+// socket's has at most 107 bytes (unix(7)).
 func runDir(state string) string {
 	if os.Getuid() == 0 {
 		return "/run/cc-ci-runner"
@@ -189,7 +204,8 @@ func runDir(state string) string {
 }
 
 // stateName is the part of the state directory that keeps two runners on one host apart: their server and their
-// endpoint's address.
+// endpoint's address. It must stay the same over a restart, and be fit for a directory and a cgroup. Two runners that
+// have both in common are one to it; the journal's lock refuses the second.
 func stateName(c *Config) string {
 	name := c.RPCHost + "_" + strings.TrimPrefix(c.HTTPBind, ":")
 	return strings.Map(func(r rune) rune {
@@ -200,6 +216,8 @@ func stateName(c *Config) string {
 	}, name)
 }
 
+// runnerConfig hands the configuration on to the runner. What the runner cannot know, it gets as functions: how a Spec
+// is made, whether Docker is fit for builds, what a leak means.
 func (d *daemon) runnerConfig(server runtime.Server, state string) runtime.Config {
 	c := d.config
 	return runtime.Config{
@@ -233,7 +251,9 @@ func (c *Config) limits() runtime.Limits {
 	return runtime.Limits{Repos: c.Repos, Events: c.Events, Trusted: c.Trusted}
 }
 
-// leaks decides what a teardown's findings mean for the stage.
+// leaks decides what a teardown's findings mean for the stage: err is the teardown's own, a *engine.LeakError if
+// something survived. An error of another kind (a look that failed) always fails the stage: it means that nobody
+// knows. The warning goes into the log of the step `teardown`.
 func (c *Config) leaks(report *engine.Report, err error) (warning string, _ error) {
 	var leak *engine.LeakError
 	if errors.As(err, &leak) && c.Leaks == "warn" {
@@ -250,7 +270,11 @@ func (c *Config) leaks(report *engine.Report, err error) (warning string, _ erro
 	return strings.TrimPrefix(warning+"; "+text, "; "), err
 }
 
-// serve runs until a signal has ended it and everything is torn down.
+// serve runs until a signal has ended it and everything is torn down. It closes all parts, whatever their errors. A
+// nil error means exit code 0: a stop that was asked for is no failure.
+//
+// Four things go on beside the runner, each ended by done or ctx and awaited before the return: the endpoint,
+// systemd's status, signals, rest.
 func (d *daemon) serve(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -260,6 +284,8 @@ func (d *daemon) serve(ctx context.Context, signals <-chan os.Signal) error {
 	done := make(chan struct{})
 	beside.Go(func() { d.endpoint.serve(ctx) })
 	beside.Go(func() { d.tellSystemd(done) })
+	// Ready comes before the recovery, which may take minutes: a unit that waits for it would be killed as one that
+	// does not start. Signals are obeyed from here on.
 	notifyReady(d.log.entry)
 	recovering, endRecovery := context.WithCancel(ctx)
 	defer endRecovery()
@@ -270,9 +296,11 @@ func (d *daemon) serve(ctx context.Context, signals <-chan os.Signal) error {
 	} else if err != nil {
 		d.log.entry.WithError(err).Error("not everything that an earlier run left could be removed")
 	}
+	// Nothing runs yet: what lies on the host now is the base that later looks compare with.
 	d.docker.ownerless(func() bool { return true }, d.log.entry)
 	beside.Go(func() { d.rest(ctx) })
 	err := d.runner.Run(ctx)
+	// Only now: systemd has been told during the whole drain, and signals were obeyed.
 	close(done)
 	stop()
 	beside.Wait()
@@ -280,13 +308,15 @@ func (d *daemon) serve(ctx context.Context, signals <-chan os.Signal) error {
 	return errors.Join(err, d.runner.Close(), d.processes.Close(), d.docker.Close())
 }
 
-// recover removes what an earlier run left on the host and has its stages reported.
+// recover removes what an earlier run left on the host and has its stages reported. The journal comes first: it names
+// the stages that the server still believes to run. The sweep finds what is in no journal.
 func (d *daemon) recover(ctx context.Context) error {
 	d.docker.paused() // where Docker is not there yet, its part is swept when it is
 	return errors.Join(d.runner.Recover(ctx), d.sweep(ctx))
 }
 
-// sweep removes what builds that run no longer left, and tells about it.
+// sweep removes what builds that run no longer left, and tells about it. Beside the start it runs when Docker has come
+// back, while other builds may run.
 func (d *daemon) sweep(ctx context.Context) error {
 	reports, err := d.engine.Sweep(ctx)
 	for _, report := range reports {
@@ -301,7 +331,8 @@ func (d *daemon) sweep(ctx context.Context) error {
 }
 
 // obey carries out what signals ask for, until the runner has ended. A runner that is told to stop while it still
-// removes what an earlier run left does not finish that: it may take minutes, and the next start does it.
+// removes what an earlier run left does not finish that: it may take minutes, and the next start does it. Draining
+// twice is draining once, so a SIGTERM after SIGUSR2 leaves the drain's deadline as it is, and only one more cancels.
 func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, endRecovery, stop func()) {
 	stopping := false
 	for {
@@ -331,6 +362,7 @@ func (d *daemon) obey(signals <-chan os.Signal, done <-chan struct{}, endRecover
 }
 
 // reload reads the configuration again and applies what can change while builds run: the capacity and the limits.
+// Everything else was handed to the parts when they were made; d.config stays the one of the start.
 func (d *daemon) reload() {
 	if d.environment.file == "" {
 		d.log.entry.Warn("SIGHUP: there is no configuration file to read again (cc-ci-runner daemon FILE); drain or restart the runner to change its environment")
@@ -353,7 +385,8 @@ func (d *daemon) reload() {
 	d.log.entry.Infof("SIGHUP: capacity %d and limits are in force; other settings need a restart", config.Capacity)
 }
 
-// liveLimits are the limits of builds, which a reload may change.
+// liveLimits are the limits of builds, which a reload may change while steps ask for them. The zero value is not
+// usable before set.
 type liveLimits struct {
 	mu     sync.Mutex
 	config *Config

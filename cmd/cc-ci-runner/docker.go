@@ -14,14 +14,18 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
 )
 
-// dockerSide is the daemon's view of Docker: the builds' sockets, and whether Docker is fit for builds.
+// dockerSide is the daemon's view of Docker: the builds' sockets, and whether Docker is fit for builds. Without
+// DRONE_RUNNER_DOCKER=proxy all its methods do nothing, so that nobody has to ask for the mode. They may be called at
+// the same time.
 type dockerSide struct {
 	swarm *swarm.Swarm // nil unless DRONE_RUNNER_DOCKER=proxy
 	ctx   context.Context
 
-	// sweep is called when Docker has become fit for builds again: what it held meanwhile could not be removed.
+	// sweep is called when Docker has become fit for builds again: what it held meanwhile could not be removed. It is
+	// called with mu held, by the slot that asks, so that no slot takes a build before it has returned.
 	sweep func(context.Context)
 
+	// mu guards what follows. It is held while Docker is asked: slots that ask at once share one answer.
 	mu     sync.Mutex
 	asked  time.Time
 	reason string
@@ -30,12 +34,16 @@ type dockerSide struct {
 	base swarm.Snapshot
 }
 
-// appLockDir holds the locks of live apps, under the name that other tools on such hosts use.
+// appLockDir holds the locks of live apps, under the name that other tools on such hosts use
+// (cc-ci-app-<domain>.lock). It is no setting: a lock only works where everybody looks for it.
 const appLockDir = "/run/lock"
 
-// healthInterval is how often Docker's state is asked for.
+// healthInterval is how often Docker's state is asked for, and how long it has for an answer. Every slot asks before
+// and after each poll, so it is also what keeps the daemon from being asked all the time.
 const healthInterval = 5 * time.Second
 
+// openDocker prepares for the builds' sockets. It does not need the daemon: one that is not there yet is waited for by
+// paused. Its errors are those of the settings.
 func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, error) {
 	c, log := d.config, d.log.entry
 	side := &dockerSide{ctx: ctx, sweep: func(ctx context.Context) {
@@ -70,7 +78,7 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 	return side, nil
 }
 
-// engine is the engine's Docker; nil without one.
+// engine is the engine's Docker; nil without one. A nil *swarm.Swarm in the interface would not be nil to the engine.
 func (s *dockerSide) engine() engine.Docker {
 	if s.swarm == nil {
 		return nil
@@ -135,8 +143,9 @@ func (s *dockerSide) ownerless(idle func() bool, log *logrus.Entry) {
 	s.base = now
 }
 
-// sweepApps removes the apps that match DRONE_RUNNER_APP_PATTERN and that nobody holds: what builds deployed past their
-// sockets before a crash.
+// sweepApps removes the apps that match DRONE_RUNNER_APP_PATTERN and that nobody holds: what builds deployed past
+// their sockets before a crash. One that cannot be removed does not keep the others. The caller makes sure that no
+// build runs: an app of one may have been deployed without a lock.
 func (s *dockerSide) sweepApps(ctx context.Context, log *logrus.Entry) error {
 	if s.swarm == nil {
 		return nil

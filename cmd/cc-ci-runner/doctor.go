@@ -15,19 +15,23 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
-// doctorCommand looks whether the daemon would work here.
+// doctorCommand looks whether the daemon would work here. It asks with the daemon's own parts, so that its answers are
+// the daemon's, and beside a running one. On the host it makes nothing that stays but missing directories.
 type doctorCommand struct {
-	Config   string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
-	Settings bool   `help:"Look at the configuration only: the unit asks before a reload."`
+	Config string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
+	// Settings is for units: ExecReload= runs the new program with the new configuration before the old one drains.
+	Settings bool `help:"Look at the configuration only: the unit asks before a reload."`
 }
 
-// check is one question that doctor asks. An empty hint with an error means that the error says it all.
+// check is one question that doctor asks. The error is one sentence that says what is wrong and what to do; an answer
+// beside it is not shown.
 type check struct {
 	name string
 	ask  func(ctx context.Context) (answer string, err error)
 }
 
-// Run asks each question and exits with 1 when an answer is bad.
+// Run asks each question and exits with 1 when an answer is bad, with 2 for a configuration that cannot be read. It
+// asks all: an admin mends everything at once.
 func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 	config, warnings, err := newEnvironment(c.Config).load()
 	if err != nil {
@@ -84,6 +88,7 @@ func tryLogFile(path string) error {
 	return file.Close()
 }
 
+// checks are the questions beside the configuration.
 func (c *doctorCommand) checks(config *Config) []check {
 	if c.Settings {
 		return nil
@@ -98,6 +103,8 @@ func (c *doctorCommand) checks(config *Config) []check {
 	}
 }
 
+// pingServer asks the server's /rpc/v2/ping, which takes nothing but the secret. Ten seconds are for a person who
+// waits.
 func pingServer(ctx context.Context, config *Config) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -114,6 +121,8 @@ func pingServer(ctx context.Context, config *Config) (string, error) {
 	return config.server() + " answers and knows the secret", nil
 }
 
+// describeHost says how builds would be contained, a line each. Its name for the probe's cgroups is its own: beside a
+// running daemon the daemon's would be in use.
 func describeHost(ctx context.Context, config *Config) (string, error) {
 	report, err := process.Probe(ctx, process.Config{
 		Name: fmt.Sprintf("cc-ci-doctor-%d", os.Getpid()), User: config.User,
@@ -133,7 +142,8 @@ func describeHost(ctx context.Context, config *Config) (string, error) {
 	return text, nil
 }
 
-// askDocker says what steps get of Docker, and whether it is fit for builds.
+// askDocker says what steps get of Docker, and whether it is fit for builds. It asks what the daemon asks before it
+// takes builds (swarm.Health).
 func askDocker(ctx context.Context, config *Config) (string, error) {
 	if config.Docker != "proxy" {
 		return "not tracked: what steps make is not removed (DRONE_RUNNER_DOCKER=proxy changes that)", nil
@@ -152,7 +162,8 @@ func askDocker(ctx context.Context, config *Config) (string, error) {
 	return config.DockerEndpoint + " is fit for builds", nil
 }
 
-// findGit looks where the clone step will look.
+// findGit looks where the clone step will look: DRONE_RUNNER_PATH, else the PATH of this process, which under a
+// service manager is another than an admin's.
 func findGit(config *Config) (string, error) {
 	path := config.Path
 	if path == "" {
@@ -175,8 +186,9 @@ func tryWorkspaces(config *Config) (string, error) {
 	return text, err
 }
 
-// closedAbove says which directory keeps the steps of DRONE_RUNNER_USER from those of their builds; empty if none does.
-// Only what nobody but root can enter is sure to.
+// closedAbove says which directory keeps the steps of DRONE_RUNNER_USER from those of their builds; empty if none
+// does. Only what nobody but root can enter is sure to: whether a group's or an owner's right lets the user in depends
+// on who that is, and a range is many. A directory that is not there yet is made with 0755.
 func closedAbove(config *Config) string {
 	if config.User == "" {
 		return ""

@@ -23,13 +23,15 @@ import (
 )
 
 // endpoint serves health, readiness, metrics and the dashboard. A nil listener means that the default address was
-// taken and nobody had asked for it.
+// taken and nobody had asked for it. It is read by people and monitors only; no build depends on it.
 type endpoint struct {
 	listener net.Listener
 	server   *http.Server
 	log      *logrus.Entry
 }
 
+// newEndpoint takes the port, so that a busy one is known before the first build, and answers nothing yet: that is
+// serve's.
 func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
 	e := &endpoint{log: d.log.entry}
 	var listen net.ListenConfig
@@ -42,6 +44,8 @@ func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
 	default:
 		e.listener = listener
 	}
+	// The address may be open to the network (:3000 is the default): a client that says nothing or reads nothing must
+	// not hold a connection for ever.
 	e.server = &http.Server{
 		Handler:           d.routes(),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -52,7 +56,8 @@ func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
 	return e, nil
 }
 
-// serve answers until the context ends.
+// serve answers until the context ends, and then lets running requests end for two seconds. That it cannot answer any
+// more does not end the runner.
 func (e *endpoint) serve(ctx context.Context) {
 	if e.listener == nil {
 		return
@@ -73,7 +78,8 @@ func (e *endpoint) serve(ctx context.Context) {
 	<-stopped
 }
 
-// routes are the paths of the endpoint.
+// routes are the paths of the endpoint. /healthz asks nothing, because it means only that the process lives: a monitor
+// that restarts the runner for an unreachable server would stop its builds. Call it once: it registers metrics.
 func (d *daemon) routes() http.Handler {
 	mux := http.NewServeMux()
 	d.metrics.watch(d.runner.Status)
@@ -96,7 +102,8 @@ type readiness struct {
 	Containment string `json:"containment"`
 }
 
-// patience is how long the server may be away before the runner is not ready.
+// patience is how long the server may be away before the runner is not ready: about one long poll, so that a restart
+// of the server does not show.
 const patience = 30 * time.Second
 
 // ready answers 200 when builds are taken, else 503 with the reason.
@@ -116,7 +123,8 @@ func (d *daemon) ready(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// unready is why no builds are taken; a server that has been away for less than patience is no reason yet.
+// unready is why no builds are taken; a server that has been away for less than patience is no reason yet. The order
+// is that of what an admin would do about it: a drain was asked for, a pause is about this host.
 func (d *daemon) unready(status runtime.Status, patience time.Duration) string {
 	switch poll := status.Poll; {
 	case status.Draining:
@@ -131,13 +139,15 @@ func (d *daemon) unready(status runtime.Status, patience time.Duration) string {
 	return ""
 }
 
-// ended keeps the newest stages that ended, for the dashboard.
+// ended keeps the newest stages that ended, for the dashboard. It may be used by several goroutines. Nothing of it
+// survives a restart.
 type ended struct {
 	mu     sync.Mutex
 	stages []runtime.StageEnd
 }
 
-// maxEnded is how many stages the dashboard shows.
+// maxEnded is how many stages the dashboard shows, and the limit of the library's history, which beyond it drops the
+// newest (runner-go's pipeline/reporter/history).
 const maxEnded = 25
 
 func (h *ended) add(e runtime.StageEnd) {

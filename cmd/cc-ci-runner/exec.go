@@ -21,14 +21,15 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
 )
 
-// execCommand runs one pipeline here, with the daemon's own engine and step graph.
+// execCommand runs one pipeline here, with the daemon's own engine and step graph. It talks to no Drone server, gives
+// the build no Docker socket of its own, sets no limits, and runs the steps as the caller.
 type execCommand struct {
 	source
 	Pretty *bool `negatable:"" help:"Colour the output (when it goes to a terminal)."`
 }
 
-// execName begins the name that a run of exec has on this host, so that the daemon and leaks know what one left that was
-// killed.
+// execName begins the name that a run of exec has on this host, so that the daemon and leaks know what one left that
+// was killed. The process's number follows: runs beside each other must not see each other's builds.
 const execName = "cc-ci-exec-"
 
 // Run runs the pipeline. It exits with 1 when the pipeline fails, and with 128 and the signal's number when a signal
@@ -50,6 +51,7 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 		Timeout: time.Duration(stage.Repo.Timeout) * time.Minute,
 		Out:     out.out, Pretty: c.pretty(out.out), Log: logrus.NewEntry(log),
 	}
+	// What a step leaves running lives until the end, as with the daemon's default.
 	host, err := process.Open(ctx, process.Config{Name: execName + strconv.Itoa(os.Getpid()), KeepLeftovers: true})
 	if err != nil {
 		return fmt.Errorf("find a way to contain the build: %w", err)
@@ -60,6 +62,7 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 	if err != nil {
 		return errors.Join(err, host.Close())
 	}
+	// From here on a signal cancels; before, there is no build to tear down, and it ends the program.
 	ctx, received, stop := untilSignal(ctx)
 	ended, err := local.Run(ctx)
 	stop()
@@ -70,6 +73,8 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 }
 
 // untilSignal is a context that a signal cancels as a server's cancel would, and which signal it was (0 for none).
+// Further signals do nothing: the teardown is what there is to wait for. stop gives the signals back to the system;
+// received, after it, waits for the goroutine. A second call of received returns 0.
 func untilSignal(parent context.Context) (ctx context.Context, received func() syscall.Signal, stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -93,7 +98,8 @@ func untilSignal(parent context.Context) (ctx context.Context, received func() s
 	return ctx, func() syscall.Signal { return <-got }, stop
 }
 
-// verdict is the exit code that goes with how the stage ended.
+// verdict is the exit code that goes with how the stage ended, and a sentence that names the steps at fault. A signal
+// decides it alone: drone-runner-exec exited with 0 for a build that was stopped.
 func verdict(stage *drone.Stage, received syscall.Signal) error {
 	text := "the pipeline ended with " + stage.Status
 	if stage.Error != "" {
@@ -129,7 +135,8 @@ func (c *execCommand) pretty(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// stage is the build that the flags describe and what prepares it.
+// stage is the build that the flags describe and what prepares it. It reads every file that the flags name, so that
+// what is missing is known before anything runs.
 func (c *source) stage() (*preparer, *runner.Context, error) {
 	file, root, err := c.places()
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 )
 
 // stageFlags describe a build for exec and compile as a server would; names and defaults are those of
-// drone-runner-exec.
+// drone-runner-exec, but for the last five, which are new. A step sees them as DRONE_* variables, and `when` compares
+// with them. Times default to the present.
 type stageFlags struct {
 	RepoID         int64  `default:"1" help:"Repository: the server's number." group:"Build"`
 	RepoNamespace  string `help:"Repository: its owner." group:"Build"`
@@ -84,7 +85,8 @@ type stageFlags struct {
 	Root       string            `help:"Where the build's directory is made (the directory for temporary files)."`
 }
 
-// details is the build that the flags describe, in the server's words.
+// details is the build that the flags describe, in the server's words: what the answer to GET /rpc/v2/stage/ID would
+// hold.
 type details struct {
 	repo   *drone.Repo
 	build  *drone.Build
@@ -93,6 +95,7 @@ type details struct {
 	netrc  *drone.Netrc
 }
 
+// details fills in the rest as a server would have it for a stage that has just begun.
 func (f *stageFlags) details(now time.Time) details {
 	name := f.StageName
 	if f.Pipeline != "" {
@@ -127,13 +130,15 @@ func (f *stageFlags) details(now time.Time) details {
 		},
 		system: &drone.System{Host: f.SystemHost, Proto: f.SystemProto, Link: f.SystemLink, Version: f.SystemVersion},
 	}
+	// A clone without credentials has no netrc at all, as when the server sends null.
 	if f.NetrcMachine != "" {
 		d.netrc = &drone.Netrc{Machine: f.NetrcMachine, Login: f.NetrcUsername, Password: f.NetrcPassword}
 	}
 	return d
 }
 
-// secrets reads the file of --secret-file.
+// secrets reads the file of --secret-file. They are for pull requests, too: whoever runs exec means them for this very
+// build.
 func (f *stageFlags) secrets() ([]*drone.Secret, error) {
 	vars, err := readEnvFile("--secret-file", f.SecretFile)
 	if err != nil {
@@ -146,7 +151,8 @@ func (f *stageFlags) secrets() ([]*drone.Secret, error) {
 	return list, nil
 }
 
-// readEnvFile reads NAME=value lines. Its errors never quote the file, which may hold secrets.
+// readEnvFile reads NAME=value lines, with the quotes and comments of godotenv. No path is no variables. Its errors
+// name flag, a flag or variable, and never quote the file, which may hold secrets. The map is the caller's to change.
 func readEnvFile(flag, path string) (map[string]string, error) {
 	vars := map[string]string{}
 	if path == "" {

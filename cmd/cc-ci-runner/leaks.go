@@ -17,7 +17,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 )
 
-// leaksCommand lists and removes what builds left on this host.
+// leaksCommand lists and removes what builds left on this host. It looks through the daemon's own parts, with the
+// daemon's configuration, and works beside a running daemon or without one. Run as root it also knows the builds of
+// runners that are other users.
 type leaksCommand struct {
 	Config string `help:"The file with the configuration, as for the daemon." placeholder:"FILE"`
 	JSON   bool   `name:"json" help:"Print JSON instead of a table."`
@@ -25,10 +27,14 @@ type leaksCommand struct {
 	Yes    bool   `help:"Do not ask."`
 }
 
-// leak is what one build, or one app, left.
+// leak is what one build, or one app, left. It is an element of the output of --json.
 type leak struct {
-	Name  string            `json:"name"`
-	Live  bool              `json:"live"`
+	// Name is the build's on this host, or "app" and the stack's.
+	Name string `json:"name"`
+	// Live says that a running process holds the build's lock, or somebody the app's: it is shown, and never removed.
+	Live bool `json:"live"`
+	// Since is when the build began, as its ledger says, or the oldest object of an app was made; else when the
+	// build's directory changed last; zero if nothing tells. About are labels: repo, number, stage.
 	Since time.Time         `json:"since,omitzero"`
 	About map[string]string `json:"about,omitempty"`
 	Items []leftover.Item   `json:"items"`
@@ -36,7 +42,7 @@ type leak struct {
 	orphan *swarm.Orphan // an app that was deployed without a build's socket
 }
 
-// Run prints what is left. It exits with 1 when something is left that nobody uses.
+// Run prints what is left. It exits with 1 when something is left that nobody uses, and it did not remove it.
 func (c *leaksCommand) Run(ctx context.Context, out streams) error {
 	d, err := c.open(ctx)
 	if err != nil {
@@ -45,6 +51,7 @@ func (c *leaksCommand) Run(ctx context.Context, out streams) error {
 	return errors.Join(c.listAndRemove(ctx, d, out), d.processes.Close(), d.docker.Close())
 }
 
+// listAndRemove prints first, so that a person says yes to what stands above the question.
 func (c *leaksCommand) listAndRemove(ctx context.Context, d *daemon, out streams) error {
 	leaks, err := d.leaks(ctx)
 	if err != nil {
@@ -71,7 +78,8 @@ func (c *leaksCommand) listAndRemove(ctx context.Context, d *daemon, out streams
 	return d.removeLeaks(ctx, out.out, leaks)
 }
 
-// open makes an engine as the daemon has it. The daemon may be running meanwhile.
+// open makes an engine as the daemon has it. The daemon may be running meanwhile: locks tell its builds from what is
+// left. Close processes and docker of what it returns.
 func (c *leaksCommand) open(ctx context.Context) (*daemon, error) {
 	env := newEnvironment(c.Config)
 	env.unneeded = "DRONE_RPC_SECRET" // the server is not asked
@@ -94,7 +102,8 @@ func (c *leaksCommand) open(ctx context.Context) (*daemon, error) {
 	return d, d.openEngine(ctx, filepath.Join(config.State, stateName(config)))
 }
 
-// leaks are the builds that hold something, and apps that match the configured pattern.
+// leaks are the builds that hold something, and apps that match the configured pattern. It changes nothing. An error
+// means that the list is not known, not that it is short: half a list would look clean.
 func (d *daemon) leaks(ctx context.Context) ([]leak, error) {
 	found, err := d.engine.Find(ctx)
 	if err != nil {
@@ -136,7 +145,7 @@ func modified(path string) time.Time {
 	return info.ModTime()
 }
 
-// print shows the list as a table, an item a line, or as JSON.
+// print shows the list as a table, an item a line, or as JSON, in which no leak is an empty list and not null.
 func (c *leaksCommand) print(w io.Writer, leaks []leak) error {
 	if c.JSON {
 		encoder := json.NewEncoder(w)
@@ -170,7 +179,7 @@ func age(since time.Time) string {
 	return time.Since(since).Round(time.Second).String()
 }
 
-// confirm asks on the terminal.
+// confirm asks on the terminal. Everything but a y is a no, the end of the input too.
 func confirm(w io.Writer, question string) bool {
 	if _, err := fmt.Fprintf(w, "%s [y/N] ", question); err != nil {
 		return false
@@ -179,7 +188,9 @@ func confirm(w io.Writer, question string) bool {
 	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "y")
 }
 
-// removeLeaks removes what nobody uses and says what became of it.
+// removeLeaks removes what nobody uses and says what became of it. What cannot be removed is an error, and does not
+// keep the rest. The list may be old by now: Destroy waits for a daemon that tears the same build down, and Remove
+// refuses an app whose lock somebody has taken.
 func (d *daemon) removeLeaks(ctx context.Context, w io.Writer, leaks []leak) error {
 	var errs []error
 	for _, l := range leaks {

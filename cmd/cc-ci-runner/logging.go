@@ -11,16 +11,20 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 )
 
-// logging is the daemon's own log: to stderr, to DRONE_LOG_FILE if set, and the newest lines to the dashboard.
+// logging is the daemon's own log: to stderr, to DRONE_LOG_FILE if set, and the newest lines (the library keeps 250)
+// to the dashboard. What steps write never comes here: that is runtime/logs'.
 type logging struct {
 	entry  *logrus.Entry
 	recent *history.Hook
 	file   *lumberjack.Logger
 }
 
+// newLogging opens the log. An error is about DRONE_LOG_FILE. Close it when nobody logs any more.
 func newLogging(config *Config, stderr io.Writer) (*logging, error) {
 	logger := logrus.New()
 	logger.SetOutput(stderr)
+	// systemd's journal and files are the readers: no colours, and the full time, of which logrus would show only the
+	// seconds since the start on a terminal.
 	logger.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true})
 	switch {
 	case config.Trace:
@@ -52,7 +56,7 @@ func newLogging(config *Config, stderr io.Writer) (*logging, error) {
 	return l, nil
 }
 
-// Close flushes the log file.
+// Close closes the log file, if there is one. Lines that come later open it again.
 func (l *logging) Close() error {
 	if l.file == nil {
 		return nil

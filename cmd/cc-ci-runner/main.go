@@ -1,5 +1,10 @@
 // Command cc-ci-runner takes builds from a Drone server and runs their steps natively on this host, as
 // drone-runner-exec does; each build is contained, torn down and checked for leftovers.
+//
+// This package is what makes a program of the packages below it, and decides nothing about builds itself. main.go is
+// the command line, with a file for each command. daemon.go makes the daemon's parts and ends them; config.go reads
+// its settings; docker.go, endpoint.go, metrics.go, logging.go and systemd.go are its faces to the outside; prepare.go
+// is the one way from a stage to its Spec, for the daemon, exec and compile.
 package main
 
 import (
@@ -19,7 +24,8 @@ import (
 // version is set by the linker (-X main.version=…).
 var version = "dev"
 
-// The exit codes. A build that a signal ended exits with 128 and the signal's number, as shells do.
+// The exit codes. A build that a signal ended exits with 128 and the signal's number, as shells do. The units name
+// exitUsage in RestartPreventExitStatus=: a fault of the configuration is still there at the next start.
 const (
 	exitOK     = 0
 	exitFailed = 1 // the pipeline failed, the file has problems, or the daemon cannot go on
@@ -27,14 +33,17 @@ const (
 )
 
 func main() {
-	// The binary is also the small stub that prepares a step's process.
+	// The binary is also the small stub that prepares a step's process. It comes first: a stub's arguments are no
+	// command line, and each step waits for it.
 	if handled, code := process.Main(os.Args); handled {
 		os.Exit(code)
 	}
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// cli is the command line.
+// cli is the command line. daemon, exec, compile and service take what drone-runner-exec's commands of these names
+// take, so that a unit or a script written for it still works; `withargs` lets the daemon's file stand without the
+// word daemon.
 type cli struct {
 	Version kong.VersionFlag `help:"Print the version and exit."`
 
@@ -50,7 +59,8 @@ type cli struct {
 // streams are what commands write to.
 type streams struct{ out, err io.Writer }
 
-// exitError carries an exit code out of a command. An empty text prints nothing more.
+// exitError carries an exit code out of a command; any other error exits with exitFailed. An empty text prints nothing
+// more: the command has said it all.
 type exitError struct {
 	code int
 	text string
@@ -58,7 +68,8 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.text }
 
-// run is the program: it parses the arguments, runs a command and returns the exit code.
+// run is the program: it parses the arguments, runs a command and returns the exit code. Nothing below it ends the
+// process, so every deferred teardown runs.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var commands cli
 	out := streams{stdout, stderr}
@@ -69,6 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			"The daemon is configured by environment variables; see docs/configuration.md."),
 		kong.Vars{"version": "cc-ci-runner " + version},
 		kong.Writers(stdout, stderr),
+		// kong would end the process at --help, and go on parsing where it cannot.
 		kong.Exit(func(code int) { exited = code }),
 		kong.UsageOnError(),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -82,6 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exited // --help or --version did its work
 	}
 	if err != nil {
+		// To the parser a misspelt command is the daemon's file, and the word behind it one too many.
 		text := err.Error()
 		if len(args) > 1 && !isCommand(parser, args[0]) {
 			text = fmt.Sprintf("there is no command %q", args[0])

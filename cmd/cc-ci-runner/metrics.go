@@ -10,7 +10,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime"
 )
 
-// metrics are what /metrics serves; docs/operations.md lists them. No label holds a value that a pipeline chooses.
+// metrics are what /metrics serves; docs/operations.md lists them. No label holds a value that a pipeline chooses:
+// each new value is a series for ever, and whoever may push could fill the memory. The fields are safe for concurrent
+// use.
 type metrics struct {
 	registry   *prometheus.Registry
 	info       *prometheus.GaugeVec
@@ -34,6 +36,7 @@ func newMetrics() *metrics {
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
 	}
+	// From a build that fails at once to two hours; the repository's timeout is an hour by default.
 	minutes := []float64{1, 5, 15, 60, 300, 900, 1800, 3600, 7200}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -56,7 +59,8 @@ func newMetrics() *metrics {
 
 func (m *metrics) mode(mode string) { m.info.WithLabelValues(version, mode).Set(1) }
 
-// watch adds what is read from the runner at each scrape.
+// watch adds what is read from the runner at each scrape. It comes after the runner is made, and once: registering
+// twice panics.
 func (m *metrics) watch(status func() runtime.Status) {
 	gauge := func(name, help string, value func(runtime.Status) float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help},
@@ -75,7 +79,8 @@ func (m *metrics) watch(status func() runtime.Status) {
 	gauge("paused", "1 while no stages are taken on purpose.", func(s runtime.Status) float64 { return truth(s.Poll.Paused != "") })
 }
 
-// hooks feed the metrics and the dashboard.
+// hooks feed the metrics and the dashboard. The runner calls them from the goroutines of slots and stages, and waits
+// for them.
 func (d *daemon) hooks() runtime.Hooks {
 	m := d.metrics
 	return runtime.Hooks{

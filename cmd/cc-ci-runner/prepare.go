@@ -16,7 +16,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/compiler"
 )
 
-// preparer turns what a server (or the flags of exec) says of a stage into its Spec.
+// preparer turns what a server (or the flags of exec) says of a stage into its Spec. It may be used by several stages
+// at once: nothing changes it after newPreparer.
 type preparer struct {
 	// server and root are where builds' names derive from and where their directories lie.
 	server string
@@ -25,6 +26,7 @@ type preparer struct {
 	// machine is the runner's name, for DRONE_STAGE_MACHINE.
 	machine string
 
+	// options are the same for all builds; addVariables changes a copy.
 	options compiler.Options
 
 	// secrets and variables are the external plugins; nil means none.
@@ -32,6 +34,8 @@ type preparer struct {
 	variables provider.Provider
 }
 
+// newPreparer hands on the settings that decide what steps see. It reads PATH, USER and the proxies of this process
+// now: a reload does not change them.
 func newPreparer(config *Config) *preparer {
 	p := &preparer{
 		server:  config.server(),
@@ -56,7 +60,8 @@ func newPreparer(config *Config) *preparer {
 	return p
 }
 
-// hostVariables are the two variables of the runner's own environment that steps get.
+// hostVariables are the two variables of the runner's own environment that steps get, as with drone-runner-exec. All
+// others stay with the runner: its secrets came in the same way.
 func hostVariables() map[string]string {
 	vars := map[string]string{}
 	for _, name := range []string{"PATH", "USER"} {
@@ -67,7 +72,8 @@ func hostVariables() map[string]string {
 	return vars
 }
 
-// prepare satisfies runtime's Prepare.
+// prepare satisfies runtime's Prepare. It may ask the plugins, and changes nothing on the host. Its error is the
+// stage's, for people to read; it names no secret's value.
 func (p *preparer) prepare(ctx context.Context, d *client.Context) (*engine.Spec, error) {
 	options := p.options
 	masked, err := p.addVariables(ctx, d, &options)
@@ -79,6 +85,7 @@ func (p *preparer) prepare(ctx context.Context, d *client.Context) (*engine.Spec
 	if err != nil {
 		return nil, fmt.Errorf("find the build's directory: %w", err)
 	}
+	// A copy, since the stage is the runner's. The name is for DRONE_STAGE_MACHINE, which builds of exec have, too.
 	stage := *d.Stage
 	stage.Machine = p.machine
 	spec, err := compiler.Prepare(ctx, compiler.Input{
@@ -94,7 +101,9 @@ func (p *preparer) prepare(ctx context.Context, d *client.Context) (*engine.Spec
 	return spec, nil
 }
 
-// addVariables asks the environment plugin for variables and returns the values that logs must not show.
+// addVariables asks the environment plugin for variables and returns the values that logs must not show. They win over
+// DRONE_RUNNER_ENVIRON. A plugin that does not answer fails the stage: the steps would run without what an admin wants
+// them to have.
 func (p *preparer) addVariables(ctx context.Context, d *client.Context, options *compiler.Options) ([]string, error) {
 	if p.variables == nil {
 		return nil, nil
@@ -118,7 +127,8 @@ func (p *preparer) addVariables(ctx context.Context, d *client.Context, options 
 	return masked, nil
 }
 
-// local is the stage that the flags describe, in the form in which a server would send it.
+// local is the stage that the flags describe, in the form in which a server would send it, so that exec and compile go
+// through prepare like any other.
 func (f *stageFlags) local(d details, config []byte, file string) (*client.Context, error) {
 	secrets, err := f.secrets()
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/kardianos/service"
 )
 
-// serviceCommand controls the runner as a service of this host: a systemd unit on Linux, launchd on macOS.
+// serviceCommand controls the runner as a service of this host: a systemd unit on Linux, launchd on macOS. Names and
+// flags are those of drone-runner-exec's; status is new.
 type serviceCommand struct {
 	Name   string `default:"cc-ci-runner" help:"The service's name."`
 	Desc   string `default:"cc-ci runner (Drone exec runner)" help:"The service's description."`
@@ -34,8 +35,10 @@ type (
 	serviceRun       struct{}
 )
 
-// unit is the systemd unit that we would write by hand; docs/systemd/ says why each line is there. The
-// template language is kardianos/service's.
+// unit is the systemd unit that we would write by hand; docs/systemd/ says why each line is there. The template
+// language is kardianos/service's. It runs as root and has none of the hardening of docs/systemd/: pipelines find the
+// rights that they had under drone-runner-exec's unit. TimeoutStopSec= is DRONE_RUNNER_DRAIN_TIMEOUT's default and ten
+// minutes.
 const unit = `[Unit]
 Description={{Description}}
 Documentation=https://git.autonomic.zone/recipe-maintainers/cc-ci
@@ -66,7 +69,8 @@ WantedBy=multi-user.target
 `
 
 // configFile is where the service's configuration lies: as asked, else the first that exists of our own place and
-// drone-runner-exec's, else our own place.
+// drone-runner-exec's, else our own place. It is asked at the installation, and the unit names the answer, so a file
+// that appears later changes nothing.
 func (c *serviceCommand) configFile() string {
 	if c.Config != "" {
 		return c.Config
@@ -84,7 +88,7 @@ func (c *serviceCommand) configFile() string {
 	return places[0]
 }
 
-// manager is the host's service manager, told about our service.
+// manager is the host's service manager, told about our service. It does nothing on the host yet.
 func (c *serviceCommand) manager() (service.Service, error) {
 	// Other managers of Linux would get scripts that neither wait for running builds nor delegate a cgroup.
 	if platform := service.Platform(); runtime.GOOS == "linux" && platform != "linux-systemd" {
@@ -127,7 +131,8 @@ func (c *serviceCommand) control(out streams, done string, action func(service.S
 	return err
 }
 
-// Run installs the service. The configuration must be there first, or the service would fail at every start.
+// Run installs the service. The configuration must be there first, or the service would fail at every start. It is not
+// started: that is a command of its own.
 func (*serviceInstall) Run(c *serviceCommand, out streams) error {
 	if _, err := os.Stat(c.configFile()); err != nil {
 		return fmt.Errorf("cannot read the configuration: %w; write DRONE_RPC_HOST and DRONE_RPC_SECRET into it first", err)
@@ -150,7 +155,7 @@ func (*serviceStop) Run(c *serviceCommand, out streams) error {
 	return c.control(out, "stopped", service.Service.Stop)
 }
 
-// Run prints the service's state.
+// Run prints the service's state. It exits with 1 unless the service runs, so that scripts can ask.
 func (*serviceStatus) Run(c *serviceCommand, out streams) error {
 	manager, err := c.manager()
 	if err != nil {
@@ -175,7 +180,7 @@ func (*serviceStatus) Run(c *serviceCommand, out streams) error {
 	return nil
 }
 
-// Run runs the daemon.
+// Run runs the daemon, which obeys signals itself: no manager's library stands between.
 func (*serviceRun) Run(ctx context.Context, c *serviceCommand, out streams) error {
 	return (&daemonCommand{EnvFile: c.configFile()}).Run(ctx, out)
 }

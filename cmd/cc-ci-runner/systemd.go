@@ -8,7 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// notify tells systemd, if it started us. A failure costs nothing but the message.
+// notify tells systemd, if it started us ($NOTIFY_SOCKET; sd_notify(3)). A failure costs nothing but the message.
 func notify(log *logrus.Entry, state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
 		log.WithError(err).Warn("systemd could not be told")
@@ -23,12 +23,13 @@ func notifyReady(log *logrus.Entry) {
 // notifyDraining must not say STOPPING: `systemctl reload` would then wait for the whole drain.
 func notifyDraining(log *logrus.Entry) { notify(log, "STATUS=draining") }
 
-// notifyStopping asks for the time that the drain may take.
+// notifyStopping asks for the time that the drain may take: systemd would kill the runner after TimeoutStopSec=, and
+// builds with it.
 func notifyStopping(log *logrus.Entry, need time.Duration) {
 	notify(log, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d\nSTATUS=draining", systemd.SdNotifyStopping, need.Microseconds()))
 }
 
-// statusInterval is how soon systemd's status line follows a change.
+// statusInterval is how soon systemd's status line follows a change. A watchdog's time may shorten it.
 const statusInterval = 5 * time.Second
 
 // tellSystemd keeps the status line up to date and feeds the watchdog, until done. The watchdog goes hungry when the main
