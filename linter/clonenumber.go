@@ -1,6 +1,7 @@
 package linter
 
-// checkCloneNumbers refuses a depth or a number of retries below zero.
+// checkCloneNumbers refuses a depth or a number of retries below zero. Zero is as not given: the whole history, one
+// try.
 func checkCloneNumbers(c *check) {
 	if depth := c.pipeline.Clone.Depth; depth.Value < 0 {
 		c.report(depth.Pos, "clone.depth is %d: give the number of commits, or leave it out for all of them", depth.Value)

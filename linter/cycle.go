@@ -14,7 +14,8 @@ func checkCycle(c *check) {
 	}
 }
 
-// visit is how far the search has come with a step.
+// visit is how far the search has come with a step: not at all, on the path from where it began, or with all that the
+// step waits for.
 type visit int
 
 const (
@@ -26,12 +27,15 @@ const (
 // cycleSearch walks the graph depth first; an edge to a step that is still open closes a circle.
 type cycleSearch struct {
 	check *check
+	// steps are by name; state and path are by name, too, so a second step of one name is not looked at
+	// (checkDuplicateSteps refuses it).
 	steps map[string]*resource.Step
 	state map[string]visit
 	path  []string
 }
 
-// visit follows a step's dependencies. Each step is opened once, so the search is linear and ends.
+// visit follows a step's dependencies. Each step is opened once, so the search is linear and ends; it goes as deep as
+// the longest chain, which MaxSteps does not bound here, but the size of a file does.
 func (s *cycleSearch) visit(step *resource.Step) {
 	name := step.Name.Value
 	if s.state[name] != unseen {
@@ -54,7 +58,7 @@ func (s *cycleSearch) visit(step *resource.Step) {
 	s.state[name] = done
 }
 
-// circle writes the path from a step back to itself.
+// circle writes the path from a step back to itself. The step is always on the path: it is open.
 func (s *cycleSearch) circle(to string) string {
 	for i, name := range s.path {
 		if name == to {

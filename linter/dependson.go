@@ -18,7 +18,8 @@ func checkDependsOn(c *check) {
 	}
 }
 
-// stepsByName are the steps with a name; the first of two with the same.
+// stepsByName are the steps by their names; of two with the same name the first, as it is the one that keeps it. A
+// step without a name is among them, under the empty one.
 func stepsByName(p *resource.Pipeline) map[string]*resource.Step {
 	steps := map[string]*resource.Step{}
 	for _, s := range p.Steps {

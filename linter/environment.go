@@ -2,7 +2,8 @@ package linter
 
 import "strings"
 
-// checkEnvironment refuses variables that no process can be given.
+// checkEnvironment refuses variables and commands that no process can be given. The strings of execve(2) end at a zero
+// byte, and the first `=` ends a variable's name: A=B with the value 1 would arrive as A with the value B=1.
 func checkEnvironment(c *check) {
 	for _, s := range c.pipeline.Steps {
 		for _, v := range s.Environment {

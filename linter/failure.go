@@ -5,7 +5,9 @@ import (
 	"strings"
 )
 
-// checkFailure points at values of `failure` that mean nothing; only `ignore` changes what a failing step does.
+// checkFailure points at values of `failure` that mean nothing; only `ignore` changes what a failing step does. `fail`
+// and `always` are runner-go's names for the default, so they are as good as none; `fast` and `fail-fast` are known to
+// the docker runner, and their author expects something of them.
 func checkFailure(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch value := strings.ToLower(s.Failure.Value); {

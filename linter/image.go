@@ -1,6 +1,7 @@
 package linter
 
-// checkImage refuses images: steps run on the host.
+// checkImage refuses images: steps run on the host. The sentence begins as the old runner's did, which people search
+// for.
 func checkImage(c *check) {
 	for _, s := range c.pipeline.Steps {
 		if s.Image.Value != "" {

@@ -1,5 +1,12 @@
-// Package linter holds the rules that a pipeline must meet, one rule a file. Each problem says where it is and what
-// to do; docs/linter.md shows a bad and a good example of every rule.
+// Package linter holds the rules that a pipeline must meet, one rule a file. Each problem says where it is and what to
+// do; docs/linter.md shows a bad and a good example of every rule.
+//
+// The way of a file: package resource parses it, refuses what cannot be read, and keeps what is wrong in a readable
+// pipeline with its place; the rules here judge the result. package compiler calls Check for the daemon, exec and
+// compile, `cc-ci-runner lint` calls File. Nothing here touches the host or keeps state between calls.
+//
+// A new rule is a function in a file of its own, a line in rules, cases in TestRules, and a section in docs/linter.md,
+// whose names and examples a test holds against the rules.
 package linter
 
 import (
@@ -26,10 +33,15 @@ const (
 
 // Problem is one thing to change in a pipeline.
 type Problem struct {
-	File     string
-	Line     int
-	Column   int
-	Message  string
+	// File is the name that the caller gave; Line and Column count from 1.
+	File   string
+	Line   int
+	Column int
+
+	// Message may quote the file, and is as long as what it quotes: String bounds it.
+	Message string
+
+	// Rule is a heading of docs/linter.md.
 	Rule     string
 	Severity Severity
 }
@@ -39,10 +51,11 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s (%s)", printable(p.File), p.Line, p.Column, printable(p.Message), p.Rule)
 }
 
-// maxMessage is how much of a message is shown: it quotes the file, which may have a key as long as a book.
+// maxMessage is how many bytes of a message are shown: it quotes the file, which may have a key as long as a book.
 const maxMessage = 500
 
-// printable is text as one line that changes nothing on a terminal: a message quotes what strangers have written.
+// printable is text as one line that changes nothing on a terminal: a message quotes what strangers have written, and
+// goes to admins' terminals, logs and Drone's pages. What does not print is shown as Go would escape it.
 func printable(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -100,6 +113,9 @@ func (p Problems) Split(strict bool) (fatal, said Problems) {
 }
 
 // File checks a file as it is written, without a build: all its pipelines. The file's name is only for the messages.
+// The problems are in the file's order; none means that it is good as far as that can be told without a build's
+// variables and secrets. Unlike the daemon it looks at the documents beside the pipelines, too: nobody else would tell
+// their author.
 func File(name string, data []byte) Problems {
 	m, err := resource.Parse(data)
 	if err != nil {
@@ -119,14 +135,16 @@ func File(name string, data []byte) Problems {
 	return c.sorted()
 }
 
-// Check checks one pipeline of a file.
+// Check checks one pipeline of a file, after substitution: what a build is about to run. p is one of m's pipelines;
+// the others are looked at only for their names.
 func Check(name string, m *resource.Manifest, p *resource.Pipeline) Problems {
 	c := &check{file: name, manifest: m, pipeline: p}
 	c.run()
 	return c.sorted()
 }
 
-// Refused is the problem of a file that could not be read at all: the error of resource.Parse or resource.Guard.
+// Refused is the problem of a file that could not be read at all: the error of resource.Parse or resource.Guard, or of
+// another reader, which knows no place and gets the first line.
 func Refused(name string, err error) Problems {
 	p := Problem{File: name, Line: 1, Column: 1, Message: err.Error(), Rule: "syntax", Severity: Error}
 	if e, ok := errors.AsType[*resource.Error](err); ok {
@@ -143,7 +161,8 @@ type rule struct {
 	check    func(*check)
 }
 
-// rules are all the rules of a pipeline. The rules of files that cannot be read are in package resource.
+// rules are all the rules of a pipeline. The rules of files that cannot be read are in package resource. Their order
+// is of no importance: problems are sorted. A function and not a variable, so that nobody can change it.
 func rules() []rule {
 	return []rule{
 		{"clone-number", Error, checkCloneNumbers},
@@ -180,7 +199,8 @@ func Names() []string {
 	return names
 }
 
-// check is one run of the rules over one pipeline.
+// check is one run of the rules over one pipeline. A rule reads manifest and pipeline, and reports; it changes
+// nothing. In documents there is no pipeline.
 type check struct {
 	file     string
 	manifest *resource.Manifest
@@ -215,7 +235,7 @@ func (c *check) documents() {
 	}
 }
 
-// report adds a problem of the rule that runs.
+// report adds a problem of the rule that runs. Values of the file go into args, never into the format.
 func (c *check) report(at resource.Pos, format string, args ...any) {
 	// What was left out stands nowhere; the pipeline's first line stands for it.
 	if at.Line == 0 {
@@ -227,7 +247,8 @@ func (c *check) report(at resource.Pos, format string, args ...any) {
 	})
 }
 
-// sorted are the problems in the file's order.
+// sorted are the problems in the file's order, and at one place in that of the rules' names, so that the output does
+// not depend on the order of rules or maps.
 func (c *check) sorted() Problems {
 	slices.SortStableFunc(c.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Rule, b.Rule))

@@ -6,7 +6,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/resource"
 )
 
-// checkNoEffect points at keys that other runners know and this one does not act on.
+// checkNoEffect points at keys that other runners know and this one does not act on. They are a warning, since the old
+// runner ran such pipelines. `when.paths` is for extensions of the server that rewrite pipelines; Drone itself
+// compares it nowhere.
 func checkNoEffect(c *check) {
 	for _, key := range c.pipeline.Unknown {
 		if hasNoEffect(key) {
@@ -21,8 +23,9 @@ func checkNoEffect(c *check) {
 	}
 }
 
-// hasNoEffect reports whether another type of pipeline has the key. It is no typing error then, but a pipeline that was
-// moved here, and its author should hear that the key is not acted on.
+// hasNoEffect reports whether another type of pipeline has the key. It is no typing error then, but a pipeline that
+// was moved here, and its author should hear that the key is not acted on. The keys are those of the docker,
+// kubernetes, ssh and cloud runners; one of none of them is checkUnknownKeys'.
 func hasNoEffect(key resource.Key) bool {
 	switch key.Section {
 	case resource.InPipeline:

@@ -4,7 +4,8 @@ import (
 	"slices"
 )
 
-// checkShell refuses shells that this runner does not write scripts for.
+// checkShell refuses shells that this runner does not write scripts for. The old runner ignored the key and ran such a
+// step in sh; it is an error all the same, because its commands are written for another shell.
 func checkShell(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch shell := s.Shell.Value; {

@@ -2,7 +2,8 @@ package linter
 
 import "strings"
 
-// checkStepNames refuses steps without a name, or with one that would break the log's lines.
+// checkStepNames refuses steps without a name, or with one that would break the log's lines. All other names are good,
+// also long ones and those with slashes: scripts and cgroups get a short form of them.
 func checkStepNames(c *check) {
 	for _, s := range c.pipeline.Steps {
 		switch {

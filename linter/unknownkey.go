@@ -10,6 +10,8 @@ import (
 // checkUnknownKeys points at keys that no runner knows: most are typing errors, and in a `when` they match everything.
 func checkUnknownKeys(c *check) { c.unknownKeys(c.pipeline.Unknown) }
 
+// unknownKeys reports keys under the rule that runs. In a condition an unknown key is worst: what it should have
+// limited is not limited.
 func (c *check) unknownKeys(keys []resource.Key) {
 	for _, key := range keys {
 		// Keys beginning with x- are the author's own, to hang anchors on.
