@@ -1,6 +1,9 @@
 // Command links checks that what the documentation names is there: the targets and headings of relative links, the
-// repository's paths, the tests, the parts of scripts/test. It runs at the repository's root; its arguments are the tracked
-// files.
+// repository's paths, the tests, the parts of scripts/test. It runs at the repository's root; its arguments are the
+// tracked files.
+//
+// It reads Markdown with regular expressions, which is enough for pages that keep to plain links; addresses of other
+// sites are not looked at, so it needs no network. It exits with 1 for problems, with 2 where it cannot read.
 package main
 
 import (
@@ -16,12 +19,16 @@ import (
 var made = []string{"nix/hosts/ci.nix", "nix/hosts/secrets.yaml"}
 
 var (
+	// link is a Markdown link's target, without a title. Code blocks (fence) are cut out first.
 	link    = regexp.MustCompile(`\]\(\s*([^)\s]+)\s*\)`)
 	heading = regexp.MustCompile(`(?m)^#+ +(.+)$`)
-	// named is a path of the repository, in documentation and in comments.
+	// named is a path of the repository, in documentation and in comments. It begins with one of the folders at the
+	// top.
 	named = regexp.MustCompile(`(?:^|[\s"'` + "`" + `(])((?:\./)?(?:bridge|cmd|docs|engine|linter|nix|runtime|scripts)/[\w./-]*\w)`)
-	page  = regexp.MustCompile(`\bdocs/[\w/-]+\.md\b`)
-	test  = regexp.MustCompile(`\bTest[A-Z]\w+\b`)
+	// page is looked for in all files, so that comments and messages, too, name pages that exist.
+	page = regexp.MustCompile(`\bdocs/[\w/-]+\.md\b`)
+	test = regexp.MustCompile(`\bTest[A-Z]\w+\b`)
+	// part is a call of scripts/test with the words behind it.
 	part  = regexp.MustCompile(`scripts/test((?: [a-z0-9]+)+)`)
 	fence = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
 )
@@ -41,12 +48,14 @@ func main() {
 	}
 }
 
-// tree is the repository's text by path.
+// tree is the repository's text by path, as the working tree has it. Everything is read at once: it is a few
+// megabytes.
 type tree struct {
 	text  map[string]string
 	tests string // all Go test files
 }
 
+// load reads the files. One that is not there is left out, every other fault is an error.
 func load(paths []string) (*tree, error) {
 	t := &tree{text: map[string]string{}}
 	var tests strings.Builder
@@ -67,6 +76,7 @@ func load(paths []string) (*tree, error) {
 	return t, nil
 }
 
+// check returns the problems of all files in the order of the alphabet, each once.
 func (t *tree) check() []string {
 	var problems []string
 	for path, text := range t.text {
@@ -91,6 +101,7 @@ func (t *tree) links(path, text string) []string {
 	var problems []string
 	for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
 		target, anchor, _ := strings.Cut(match[1], "#")
+		// A scheme: https:, mailto:.
 		if strings.Contains(target, ":") {
 			continue // another site
 		}
@@ -108,7 +119,8 @@ func (t *tree) links(path, text string) []string {
 	return problems
 }
 
-// unmapped are the pages that the map of the documentation leaves out.
+// unmapped are the pages that the map of the documentation leaves out. Pages in folders below docs/ are there by their
+// folder.
 func (t *tree) unmapped() []string {
 	var problems []string
 	for path := range t.text {
@@ -121,7 +133,8 @@ func (t *tree) unmapped() []string {
 	return problems
 }
 
-// names looks for the paths, tests and parts of scripts/test that a page names.
+// names looks for the paths, tests and parts of scripts/test that a page names. A path may be meant from the root or
+// from the page's own directory.
 func (t *tree) names(path, text string) []string {
 	var problems []string
 	for _, match := range named.FindAllStringSubmatch(text, -1) {
@@ -158,7 +171,8 @@ func (t *tree) has(name string) bool {
 	return false
 }
 
-// anchors are the names that a page's headings get on a forge.
+// anchors are the names that a page's headings get on a forge: lower case, a dash for each blank, letters beyond ASCII
+// kept, all else dropped. A second heading of one name would get a number there, which is not followed here.
 func anchors(text string) []string {
 	var names []string
 	for _, match := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {

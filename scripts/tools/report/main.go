@@ -1,6 +1,9 @@
 // Command report reads the output of `go test -json`, shows what failed, and ends with one line of four numbers: tests
 // that passed, failed and were skipped, and packages whose result came from Go's cache. Subtests count; so does a
 // package that does not build. With -v it also shows each test as it ends, with -logs what tests write, at once.
+//
+// The numbers go to stdout, for scripts/test to read, all else to stderr. Its exit code says whether it could read,
+// not whether tests passed: that is go test's and the second number's to tell.
 package main
 
 import (
@@ -14,7 +17,7 @@ import (
 	"strings"
 )
 
-// event is one line of `go test -json`.
+// event is one line of `go test -json` (go doc test2json). Elapsed is in seconds.
 type event struct {
 	Action     string
 	Package    string
@@ -24,7 +27,8 @@ type event struct {
 	Output     string
 }
 
-// report counts, and keeps the output of what may still fail.
+// report counts, and keeps the output of what may still fail: a test's until it has ended, so that what a package
+// holds is what runs now. It is used by one goroutine.
 type report struct {
 	out                     io.Writer
 	verbose, logs           bool
@@ -46,7 +50,8 @@ func main() {
 	fmt.Println(r.passed, r.failed, r.skipped, r.cached)
 }
 
-// read goes through all events. A line that is no event is shown as it is.
+// read goes through all events. A line that is no event is shown as it is: the go command writes some of its errors as
+// text. Lines have no limit of length, as a test's output has none.
 func (r *report) read(in io.Reader) error {
 	lines := bufio.NewReader(in)
 	for {
@@ -70,10 +75,12 @@ func (r *report) read(in io.Reader) error {
 	}
 }
 
+// event takes one event. The errors are those of writing.
 func (r *report) event(e event) error {
 	key := e.Package + " " + e.Test
 	switch e.Action {
 	case "output":
+		// The only place where go test tells that a result is an old one.
 		if e.Test == "" && strings.HasPrefix(e.Output, "ok ") && strings.Contains(e.Output, "(cached)") {
 			r.cached++
 		}
@@ -83,6 +90,7 @@ func (r *report) event(e event) error {
 			return err
 		}
 		return nil
+	// What the compiler says. The package gets an event fail of its own.
 	case "build-output":
 		_, err := io.WriteString(r.out, e.Output)
 		return err
@@ -99,6 +107,7 @@ func (r *report) event(e event) error {
 	default:
 		return nil
 	}
+	// It has passed or was skipped: nobody asks for its output any more.
 	delete(r.output, key)
 	if r.verbose && e.Test != "" {
 		_, err := fmt.Fprintf(r.out, "  %s %s %s (%.1f s)\n", e.Action, path.Base(e.Package), e.Test, e.Elapsed)
