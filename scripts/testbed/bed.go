@@ -15,7 +15,8 @@ type Options struct {
 	DroneEnv map[string]string // more settings of the Drone server, e.g. DRONE_WEBHOOK_ENDPOINT
 }
 
-// Bed is a running pair of Gitea and Drone.
+// Bed is a running pair of Gitea and Drone. Its methods may be called at the same time. All that it started dies with
+// the process that started it, but its data then stay: call Stop.
 type Bed struct {
 	Gitea *Gitea
 	Drone *Drone
@@ -27,7 +28,8 @@ type Bed struct {
 }
 
 // Start builds what is missing, starts both servers on free loopback ports and logs the administrator in to Drone.
-// Whatever it started is stopped again when it fails.
+// Whatever it started is stopped again when it fails. With the servers built it takes some seconds, without them
+// minutes: ctx must allow for that. Keep it no longer than the call: the servers live on after its end.
 func Start(ctx context.Context, options Options) (*Bed, error) {
 	root, err := Root()
 	if err != nil {
@@ -45,11 +47,13 @@ func Start(ctx context.Context, options Options) (*Bed, error) {
 		}
 	}
 	if err := bed.start(ctx, binaries, options); err != nil {
+		// Not with the caller's context: its end may be what went wrong.
 		return nil, errors.Join(err, bed.Stop(context.WithoutCancel(ctx)))
 	}
 	return bed, nil
 }
 
+// start starts Gitea first: Drone is registered there, and asks for its address.
 func (b *Bed) start(ctx context.Context, binaries Binaries, options Options) error {
 	err := phase(ctx, options.Log, "start gitea", func() error {
 		var err error
@@ -66,9 +70,11 @@ func (b *Bed) start(ctx context.Context, binaries Binaries, options Options) err
 	})
 }
 
-// Stop ends both servers and removes their data if it was temporary. It is safe to call twice.
+// Stop ends both servers and removes their data if it was temporary. It is safe to call twice. Runners are the
+// caller's to stop, before: they report to Drone to the last.
 func (b *Bed) Stop(ctx context.Context) error {
 	var errs []error
+	// Drone first: it speaks to Gitea to its end.
 	if b.Drone != nil {
 		errs = append(errs, b.Drone.Server.Stop(ctx))
 	}

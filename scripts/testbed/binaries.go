@@ -20,14 +20,15 @@ import (
 // modulePath is the product's module: its go.mod marks the root of the repository.
 const modulePath = "git.autonomic.zone/recipe-maintainers/cc-ci"
 
-// Binaries are the servers' programs, ready to start.
+// Binaries are the servers' programs, ready to start. They lie in the cache and are shared: nobody may change them.
 type Binaries struct {
 	Gitea       string // the gitea program
 	GiteaStatic string // templates, locales and public files, which Gitea reads at run time
 	Drone       string // the drone-server program
 }
 
-// recipe says how one wrapper module turns into a directory of the cache.
+// recipe says how one wrapper module turns into a directory of the cache. A wrapper module holds no code but the
+// versions, replacements and sums with which the server builds: go install PROGRAM@VERSION takes no replacements.
 type recipe struct {
 	name, pkg string
 	flags     []string
@@ -35,6 +36,8 @@ type recipe struct {
 	finish    func(ctx context.Context, module, out string) error // what a build adds beside the program; may be nil
 }
 
+// giteaRecipe names the version, because the source does not hold it, and clients ask Gitea for it. SQLite wants cgo
+// here; Gitea's documentation has it built with the second tag, which lets a connection wait for another's lock.
 func giteaRecipe() recipe {
 	return recipe{
 		name: "gitea", pkg: "code.gitea.io/gitea",
@@ -43,6 +46,8 @@ func giteaRecipe() recipe {
 	}
 }
 
+// droneRecipe has no build tags: with Drone's `oss` there is no API for runners (/rpc/v2 answers 404). Without, the
+// server is under the Drone Non-Commercial licence, which is why it is built here and never passed on.
 func droneRecipe() recipe {
 	// The compiler's warnings about SQLite's C code are of no use here.
 	return recipe{
@@ -51,8 +56,8 @@ func droneRecipe() recipe {
 	}
 }
 
-// Root returns the repository's root: the nearest directory at or above the working directory that holds the
-// product's go.mod.
+// Root returns the repository's root: the nearest directory at or above the working directory that holds the product's
+// go.mod. Tests run in their package's directory, so it works from all of them.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -60,6 +65,7 @@ func Root() (string, error) {
 	}
 	for {
 		data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		// The name counts: this module has a go.mod, too.
 		if err == nil && strings.HasPrefix(string(data), "module "+modulePath+"\n") {
 			return dir, nil
 		}
@@ -70,13 +76,15 @@ func Root() (string, error) {
 	}
 }
 
-// BuildServers returns the servers' programs and builds those that the cache does not hold, which takes minutes.
-// Progress goes to log. Several processes may call it at once: one builds, the others wait for it.
+// BuildServers returns the servers' programs and builds those that the cache does not hold, which takes minutes (on
+// two cores about six), a network and 3 GB of Go's caches. Progress goes to log. Several processes may call it at
+// once: one builds, the others wait for it.
 func BuildServers(ctx context.Context, log io.Writer) (Binaries, error) {
 	root, err := Root()
 	if err != nil {
 		return Binaries{}, err
 	}
+	// git is what Gitea runs and tests push with, gcc compiles SQLite.
 	if err := needTools("git", "gcc"); err != nil {
 		return Binaries{}, err
 	}
@@ -95,7 +103,9 @@ func BuildServers(ctx context.Context, log io.Writer) (Binaries, error) {
 	}, nil
 }
 
-// cached returns the cache directory of a recipe and fills it first when it is missing.
+// cached returns the cache directory of a recipe and fills it first when it is missing. A directory that is there is
+// whole and never changes, so it is used without the lock. Those of older versions stay: the cache is the user's to
+// empty.
 func cached(ctx context.Context, log io.Writer, root string, r recipe) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
@@ -121,7 +131,8 @@ func cached(ctx context.Context, log io.Writer, root string, r recipe) (string, 
 	return dir, r.build(ctx, log, module, dir)
 }
 
-// key names a build by everything that decides its outcome: the modules' versions, the flags and the toolchain.
+// key names a build by everything that decides its outcome: the modules' versions, the flags and the toolchain. The
+// first 16 hex digits are enough to tell apart what one machine builds.
 func (r recipe) key(module string) (string, error) {
 	sum := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {
@@ -135,7 +146,8 @@ func (r recipe) key(module string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
-// build compiles into a temporary directory and renames it, so that a cache directory is always whole.
+// build compiles into a temporary directory and renames it, so that a cache directory is always whole. The two lie
+// beside each other, since a rename does not cross file systems.
 func (r recipe) build(ctx context.Context, log io.Writer, module, dir string) error {
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+r.name+"-")
 	if err != nil {
@@ -145,10 +157,12 @@ func (r recipe) build(ctx context.Context, log io.Writer, module, dir string) er
 		args := append([]string{"build", "-o", filepath.Join(tmp, r.name)}, r.flags...)
 		cmd := exec.CommandContext(ctx, "go", append(args, r.pkg)...)
 		cmd.Dir = module
+		// The caller's GOFLAGS and workspace are for other modules.
 		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "CGO_ENABLED=1")
 		cmd.Env = append(cmd.Env, r.env...)
 		return run(cmd)
 	})
+	// Whatever fails, what was written so far goes: nobody would look for it.
 	if err == nil && r.finish != nil {
 		err = r.finish(ctx, module, tmp)
 	}
@@ -171,6 +185,7 @@ func copyGiteaStatic(ctx context.Context, module, out string) error {
 		return fmt.Errorf("find gitea's module: %w", err)
 	}
 	source := strings.TrimSpace(string(listed))
+	// A copy, because the module cache may be emptied, and the manifest is put into it.
 	static := filepath.Join(out, "static")
 	for _, name := range []string{"templates", "options", "public"} {
 		if err := copyTree(filepath.Join(source, name), filepath.Join(static, name)); err != nil {
@@ -206,7 +221,8 @@ func copyTree(from, to string) error {
 	})
 }
 
-// lockFile waits for an exclusive lock between processes. The lock goes with the process that holds it.
+// lockFile waits for an exclusive lock between processes. The lock goes with the process that holds it, so a killed
+// build blocks nobody. It asks again and again, because a flock(2) that waits cannot be ended with a context.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -21,7 +21,8 @@ type Settings struct {
 }
 
 // Activate makes Drone build a repository: it logs the user in if need be, lets Drone read the user's repositories,
-// and registers the webhook with Gitea. The user must administer the repository.
+// and registers the webhook with Gitea. The user must administer the repository. What is pushed from then on is built;
+// what was pushed before is not.
 func (d *Drone) Activate(ctx context.Context, user *User, repo Repo, settings Settings) error {
 	token, err := d.Login(ctx, user)
 	if err != nil {
@@ -34,6 +35,7 @@ func (d *Drone) Activate(ctx context.Context, user *User, repo Repo, settings Se
 	if _, err := client.RepoEnable(repo.Owner, repo.Name); err != nil {
 		return fmt.Errorf("activate %s: %w", repo.Slug(), err)
 	}
+	// Trust and timeouts are for administrators of Drone only.
 	patch := &drone.RepoPatch{Trusted: &settings.Trusted}
 	if settings.Timeout > 0 {
 		patch.Timeout = &settings.Timeout
@@ -47,12 +49,14 @@ func (d *Drone) Activate(ctx context.Context, user *User, repo Repo, settings Se
 	return nil
 }
 
-// NewBuild asks for a build of a branch with parameters, as the API does it: the event is custom.
+// NewBuild asks for a build of a branch's head with parameters, as the API does it: the event is custom. The branch is
+// the repository's default one when empty.
 func (d *Drone) NewBuild(ctx context.Context, repo Repo, branch string, params map[string]string) (*drone.Build, error) {
 	build, err := d.Admin(ctx).BuildCreate(repo.Owner, repo.Name, "", branch, params)
 	if err != nil {
 		return nil, fmt.Errorf("create a build of %s: %w", repo.Slug(), err)
 	}
+	// Drone answers well, with an empty build, where the trigger of every pipeline excludes the event.
 	if build.Number == 0 {
 		return nil, fmt.Errorf("create a build of %s: no pipeline is meant for the event custom", repo.Slug())
 	}
@@ -85,7 +89,8 @@ func (d *Drone) AddOrgSecret(ctx context.Context, owner string, secret Secret) e
 	return nil
 }
 
-// RunCron makes a cron job for the branch main and lets it fire at once.
+// RunCron makes a cron job for the branch main and lets it fire at once. Its own time is the first of January, which
+// no test run meets but once a year.
 func (d *Drone) RunCron(ctx context.Context, repo Repo, name string) error {
 	client := d.Admin(ctx)
 	_, err := client.CronCreate(repo.Owner, repo.Name, &drone.Cron{Name: name, Expr: "0 0 0 1 1 *", Branch: "main"})
@@ -98,27 +103,29 @@ func (d *Drone) RunCron(ctx context.Context, repo Repo, name string) error {
 	return nil
 }
 
-// Promote promotes a finished build to a target.
+// Promote promotes a finished build to a target. The new build's event is promote, its parent the old one.
 func (d *Drone) Promote(ctx context.Context, repo Repo, number int64, target string) (*drone.Build, error) {
 	return d.Admin(ctx).Promote(repo.Owner, repo.Name, int(number), target, nil)
 }
 
-// Cancel cancels a build.
+// Cancel cancels a build. When it returns, Drone shows the build as killed; the runner learns of it by its watch and
+// may still be tearing down.
 func (d *Drone) Cancel(ctx context.Context, repo Repo, number int64) error {
 	return d.Admin(ctx).BuildCancel(repo.Owner, repo.Name, int(number))
 }
 
-// RestartBuild starts a new build from an old one.
+// RestartBuild starts a new build from an old one: same commit, event and parameters, another number.
 func (d *Drone) RestartBuild(ctx context.Context, repo Repo, number int64) (*drone.Build, error) {
 	return d.Admin(ctx).BuildRestart(repo.Owner, repo.Name, int(number), nil)
 }
 
-// Build reads a build with its stages and steps.
+// Build reads a build with its stages and steps. Lists of builds come without them.
 func (d *Drone) Build(ctx context.Context, repo Repo, number int64) (*drone.Build, error) {
 	return d.Admin(ctx).Build(repo.Owner, repo.Name, int(number))
 }
 
-// Condition says whether a build is the awaited one, or as far as awaited.
+// Condition says whether a build is the awaited one, or as far as awaited. In WaitFor builds have no stages, in
+// WaitBuild they do.
 type Condition func(*drone.Build) bool
 
 // Event holds for builds of one event: push, pull_request, tag, promote, cron, custom.
@@ -145,13 +152,16 @@ func Status(names ...string) Condition {
 
 // Done holds for builds whose status is final.
 func Done(build *drone.Build) bool {
+	// What may still change; `blocked` waits for a person.
 	return !Status(drone.StatusWaiting, drone.StatusPending, drone.StatusRunning, drone.StatusBlocked)(build)
 }
 
-// WaitFor waits until a repository has a build that meets the condition and returns the newest such.
+// WaitFor waits until a repository has a build that meets the condition and returns the newest such, without its
+// stages. It looks at the newest hundred.
 func (d *Drone) WaitFor(ctx context.Context, repo Repo, condition Condition) (*drone.Build, error) {
 	var found *drone.Build
 	err := until(ctx, 100*time.Millisecond, "a build of "+repo.Slug(), func() (bool, error) {
+		// A build that began between two looks is on the first page: Drone lists the newest first.
 		builds, err := d.Admin(ctx).BuildList(repo.Owner, repo.Name, drone.ListOptions{Page: 1, Size: 100})
 		if err != nil {
 			return false, ignoreOutage(err)
@@ -184,7 +194,8 @@ func (d *Drone) WaitBuild(ctx context.Context, repo Repo, number int64, conditio
 	return build, err
 }
 
-// ignoreOutage drops every error but the server's own refusals: a restarted server is away for a moment.
+// ignoreOutage drops every error but the server's own refusals: a restarted server is away for a moment. drone-go has
+// no type for its errors; "client error 4" begins the text for every status from 400 to 499.
 func ignoreOutage(err error) error {
 	if strings.HasPrefix(err.Error(), "client error 4") {
 		return err
@@ -192,7 +203,7 @@ func ignoreOutage(err error) error {
 	return nil
 }
 
-// Describe puts a build's state in one line.
+// Describe puts a build's state in one line, with every error that Drone knows of it: what a failing test should say.
 func Describe(build *drone.Build) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s", build.Status)
@@ -214,7 +225,7 @@ func Describe(build *drone.Build) string {
 	return text.String()
 }
 
-// Step finds a step of a build's first stage by name.
+// Step finds a step of a build by name. Where several stages have one, it is the first's.
 func Step(build *drone.Build, name string) (*drone.Step, error) {
 	for _, stage := range build.Stages {
 		for _, step := range stage.Steps {
@@ -231,7 +242,7 @@ type StepRef struct {
 	Build, Stage, Step int
 }
 
-// Ref finds a step by name.
+// Ref finds the numbers of a step by name, as Step does.
 func Ref(build *drone.Build, name string) (StepRef, error) {
 	for _, stage := range build.Stages {
 		for _, step := range stage.Steps {
@@ -243,7 +254,7 @@ func Ref(build *drone.Build, name string) (StepRef, error) {
 	return StepRef{}, fmt.Errorf("build %d has no step %q: it is %s", build.Number, name, Describe(build))
 }
 
-// Log reads the stored log of a finished step as one text.
+// Log reads the stored log of a finished step as one text. A step that never ran has none, and that is an error.
 func (d *Drone) Log(ctx context.Context, repo Repo, step StepRef) (string, error) {
 	lines, err := d.Admin(ctx).Logs(repo.Owner, repo.Name, step.Build, step.Stage, step.Step)
 	if err != nil {
@@ -256,13 +267,17 @@ func (d *Drone) Log(ctx context.Context, repo Repo, step StepRef) (string, error
 	return text.String(), nil
 }
 
-// Follow hands over the lines of a running step as they come, until the step ends or the context does.
+// Follow hands over the lines of a running step as they come, until the step ends or the context does. Drone keeps the
+// live log of a step only while it runs, and its last 5000 lines only: for all of it, read Log afterwards. The stream
+// is one of server-sent events, a line of JSON each, and ends with an event "error" (Drone's
+// handler/api/events/logs.go). each is called from this goroutine.
 func (d *Drone) Follow(ctx context.Context, repo Repo, step StepRef, each func(drone.Line)) error {
 	address := fmt.Sprintf("%s/api/stream/%s/%d/%d/%d", d.url, repo.Slug(), step.Build, step.Stage, step.Step)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return err
 	}
+	// Without the time-out of HTTPClient: a step may be silent for long.
 	response, err := bearer{ctx: ctx, token: d.AdminToken}.RoundTrip(request)
 	if err != nil {
 		return err

@@ -12,4 +12,9 @@
 //
 // The servers are test dependencies: they are built from their published modules, each by a wrapper module of its own
 // (gitea/, drone/), and cached under the user's cache directory. Nothing of them enters the product.
+//
+// Start reading at bed.go, then server.go (a program and its runs); gitea.go and drone.go say how each server is set up,
+// user.go, repo.go and builds.go what one can do there, runner.go and proxy.go what stands between. The tests are in
+// e2e, crash, bridge and bootstrap; cmd/demo and cmd/bench use the same bed. A bed may be used by many tests at once:
+// give each its own users and repositories. Whatever waits takes a context.
 package testbed

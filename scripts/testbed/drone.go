@@ -18,7 +18,8 @@ import (
 	"github.com/drone/drone-go/drone"
 )
 
-// Drone is a running Drone server that is connected to a Gitea.
+// Drone is a running Drone server that is connected to a Gitea. It keeps its address and data over a Restart. Its
+// methods may be called at the same time.
 type Drone struct {
 	*Server
 	AdminToken string // the API token of Gitea's administrator, who administers Drone too
@@ -27,6 +28,7 @@ type Drone struct {
 	url   string
 	gitea *Gitea
 
+	// mu guards tokens, and is held during a login.
 	mu     sync.Mutex
 	tokens map[string]string // by login, of those who have logged in
 }
@@ -37,7 +39,9 @@ func (d *Drone) URL() string { return d.url }
 // RPCHost is the server's address as runners want it in DRONE_RPC_HOST; DRONE_RPC_PROTO is http.
 func (d *Drone) RPCHost() string { return strings.TrimPrefix(d.url, "http://") }
 
-// startDrone registers Drone with Gitea, starts it and logs the administrator in. Its own settings win over ours.
+// startDrone registers Drone with Gitea, starts it and logs the administrator in. The port is taken before the server
+// is there, since Gitea wants to know where to send people back to. The settings given win over ours: of two of one
+// name a process sees the last, as os/exec leaves it.
 func (b *Bed) startDrone(ctx context.Context, program string, settings map[string]string) (*Drone, error) {
 	port, err := freePort()
 	if err != nil {
@@ -78,7 +82,8 @@ func (b *Bed) startDrone(ctx context.Context, program string, settings map[strin
 	return d, nil
 }
 
-// settings are the variables that connect Drone to its Gitea.
+// settings are the variables that connect Drone to its Gitea. DRONE_USER_CREATE makes the administrator's account with
+// a token of our choice before anybody has logged in; the account can see repositories only after a login.
 func (d *Drone) settings(app *gitea.Oauth2, dir string) []string {
 	return []string{
 		"DRONE_GITEA_SERVER=" + d.gitea.URL(),
@@ -96,7 +101,8 @@ func (d *Drone) settings(app *gitea.Oauth2, dir string) []string {
 }
 
 // Login logs a user of Gitea in to Drone, as a browser would, and returns the user's API token. Drone can see a user's
-// repositories only after that. Later calls return the same token at once.
+// repositories only after that: it asks Gitea with the OAuth token which the login brings. Later calls return the same
+// token at once. One login at a time.
 func (d *Drone) Login(ctx context.Context, user *User) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,6 +117,8 @@ func (d *Drone) Login(ctx context.Context, user *User) (string, error) {
 	return token, nil
 }
 
+// login goes the way of a person who clicks: Gitea's form, Drone's login, which sends to Gitea's page of consent, and
+// back. Gitea's forms of this version carry no token of their own: it looks at the headers that browsers add.
 func (d *Drone) login(ctx context.Context, user *User) (string, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -126,6 +134,7 @@ func (d *Drone) login(ctx context.Context, user *User) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// The page's form repeats what came in its address.
 	query := page.Request.URL.Query()
 	form = url.Values{"granted": {"true"}, "nonce": {""}}
 	for _, name := range []string{"client_id", "state", "scope", "redirect_uri"} {
@@ -139,6 +148,7 @@ func (d *Drone) login(ctx context.Context, user *User) (string, error) {
 	if _, err := web.get(answer.Header.Get("Location")); err != nil {
 		return "", err
 	}
+	// Its token was chosen at the start; to ask for another is not needed.
 	if user == d.gitea.Admin {
 		return d.AdminToken, nil
 	}
@@ -150,7 +160,8 @@ func (d *Drone) login(ctx context.Context, user *User) (string, error) {
 	return account.Token, err
 }
 
-// browser is an HTTP client with cookies that treats every answer but a good one as an error.
+// browser is an HTTP client with cookies that treats every answer but a good one as an error. Its errors name paths
+// only: the queries hold codes that are worth a login.
 type browser struct {
 	ctx    context.Context
 	client *http.Client
@@ -173,11 +184,13 @@ func (b browser) post(address string, form url.Values) (*http.Response, error) {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	// A copy with the same cookies.
 	stay := *b.client
 	stay.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return b.do(&stay, request, http.StatusSeeOther)
 }
 
+// do drops the body: where the way leads on is in the headers and the address.
 func (b browser) do(client *http.Client, request *http.Request, want int) (*http.Response, error) {
 	response, err := client.Do(request)
 	if err != nil {
@@ -192,6 +205,7 @@ func (b browser) do(client *http.Client, request *http.Request, want int) (*http
 	return response, nil
 }
 
+// postJSON asks an API with the cookies of the login.
 func (b browser) postJSON(address string, into any) error {
 	request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, address, nil)
 	if err != nil {
@@ -217,7 +231,8 @@ func (d *Drone) HTTPClient(ctx context.Context, token string) *http.Client {
 // Admin returns a Drone client of the administrator, who may do everything to every repository.
 func (d *Drone) Admin(ctx context.Context) drone.Client { return d.Client(ctx, d.AdminToken) }
 
-// bearer adds a token and a context to each request, since drone-go takes neither.
+// bearer adds a token and a context to each request, since drone-go takes neither. A context in a struct is right only
+// here: each call makes a bearer of its own.
 type bearer struct {
 	ctx   context.Context
 	token string
@@ -225,6 +240,7 @@ type bearer struct {
 
 // RoundTrip satisfies http.RoundTripper.
 func (b bearer) RoundTrip(request *http.Request) (*http.Response, error) {
+	// http.RoundTripper must not change the request that it is given.
 	request = request.Clone(b.ctx)
 	request.Header.Set("Authorization", "Bearer "+b.token)
 	return http.DefaultTransport.RoundTrip(request)

@@ -9,7 +9,8 @@ import (
 )
 
 // Processes lists the processes whose command line or environment holds mark, each as "pid command". Tests put a mark
-// that nothing else has into what a build starts.
+// that nothing else has into what a build starts. It sees every process of the host, in whatever cgroup, but the
+// environment only of those whose user it may look at; a zombie has neither and is not found.
 func Processes(mark string) ([]string, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

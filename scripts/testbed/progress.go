@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// phase runs one slow thing and says so in log: a line at once, one every 20 seconds, and one with the time it took.
+// phase runs one slow thing and says so in log: a line at once, one every 20 seconds, so that a build of minutes does
+// not look like a hang, and one with the time it took. It returns when work has: work has to mind the context itself.
 func phase(ctx context.Context, log io.Writer, name string, work func() error) error {
 	start := time.Now()
 	say(log, "%s ...", name)
@@ -34,6 +35,7 @@ func phase(ctx context.Context, log io.Writer, name string, work func() error) e
 	}()
 	err := work()
 	close(done)
+	// So that no line of waiting comes after the last one.
 	<-silent
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func say(log io.Writer, format string, args ...any) {
 	}
 }
 
-// run runs a command to its end; its output is shown only when it fails.
+// run runs a command to its end; its output is shown only when it fails, and then its last 40 lines.
 func run(cmd *exec.Cmd) error {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -68,7 +70,7 @@ func tail(text string, lines int) string {
 	return strings.Join(all, "\n")
 }
 
-// pause waits, or returns the context's error.
+// pause waits, or returns the cause of the context's end.
 func pause(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -80,9 +82,11 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// until asks again and again until check says yes; the context is the deadline.
+// until asks again and again until check says yes; the context is the deadline, without which it waits for ever. An
+// error of check ends it: a check that may fail for a moment has to say no instead.
 func until(ctx context.Context, every time.Duration, what string, check func() (bool, error)) error {
 	for {
+		// At least once, also when the time is over already: what is there is there.
 		ok, err := check()
 		if err != nil {
 			return fmt.Errorf("wait for %s: %w", what, err)
@@ -96,7 +100,7 @@ func until(ctx context.Context, every time.Duration, what string, check func() (
 	}
 }
 
-// needTools says in one sentence which programs are missing.
+// needTools says in one sentence which programs are missing, before a compiler would say it in many.
 func needTools(programs ...string) error {
 	var missing []string
 	for _, program := range programs {

@@ -23,14 +23,18 @@ const (
 	HangReply        // let the server do it, then keep the reply back
 )
 
-// Proxy stands between a client and a server on loopback and breaks what it is told to break.
+// Proxy stands between a client and a server on loopback and breaks what it is told to break. The header Host stays
+// what the client sent. Requests and replies are passed on as they come, not kept. It knows whole requests only: a
+// connection cannot be cut in the middle of a reply.
 type Proxy struct {
 	server   *http.Server
 	listener net.Listener
 	forward  *httputil.ReverseProxy
 	stopped  chan struct{}
-	served   sync.WaitGroup
+	// served is the server's goroutine; those of requests are the server's own.
+	served sync.WaitGroup
 
+	// mu guards what follows.
 	mu       sync.Mutex
 	rule     func(*http.Request) Action
 	requests []string
@@ -66,21 +70,23 @@ func (p *Proxy) URL() string { return "http://" + p.Host() }
 // Host is the proxy's address as host:port.
 func (p *Proxy) Host() string { return p.listener.Addr().String() }
 
-// Rule sets what happens to each request from now on; nil lets everything pass. The rule may be called concurrently.
+// Rule sets what happens to each request from now on; nil lets everything pass. Requests that are under way stay under
+// the rule with which they came. The rule may be called concurrently, and decides before anything is passed on.
 func (p *Proxy) Rule(rule func(*http.Request) Action) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rule = rule
 }
 
-// Requests lists all requests so far as "METHOD /path".
+// Requests lists all requests so far as "METHOD /path", in the order of their arrival, refused ones too. It keeps them
+// all: a Proxy is for one test.
 func (p *Proxy) Requests() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.requests...)
 }
 
-// Stop cuts every connection and closes the port. Call it once.
+// Stop cuts every connection, also those that are held, and closes the port. Call it once.
 func (p *Proxy) Stop() error {
 	close(p.stopped)
 	err := p.server.Close()
@@ -112,7 +118,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler) // the way net/http offers to cut a connection
 }
 
-// hold waits until the client or the proxy gives up.
+// hold waits until the client or the proxy gives up. It is why Stop closes stopped before the server.
 func (p *Proxy) hold(r *http.Request) {
 	// The server notices a client that goes away only once the body has been read.
 	_, err := io.Copy(io.Discard, r.Body)
@@ -125,7 +131,7 @@ func (p *Proxy) hold(r *http.Request) {
 	}
 }
 
-// lostReply takes a reply and throws it away.
+// lostReply takes a reply and throws it away, so that the server comes to its end as if somebody read it.
 type lostReply struct{ header http.Header }
 
 func (l *lostReply) Header() http.Header            { return l.header }

@@ -16,7 +16,7 @@ import (
 	"code.gitea.io/sdk/gitea"
 )
 
-// Repo is a repository of the Gitea server.
+// Repo is a repository of the Gitea server, as it was when it was made. Drone knows it by the same owner and name.
 type Repo struct {
 	ID          int64
 	Owner, Name string
@@ -42,7 +42,8 @@ type Commit struct {
 	Files   map[string]string // path to content; what is not named stays
 }
 
-// NewRepo makes a repository, with one commit on the branch main if there are files.
+// NewRepo makes a repository, with one commit on the branch main if there are files. That commit is built by nobody:
+// Drone is activated later.
 func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 	client, err := u.Client(ctx)
 	if err != nil {
@@ -50,6 +51,7 @@ func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 	}
 	option := gitea.CreateRepoOption{Name: spec.Name, Private: spec.Private, DefaultBranch: "main"}
 	var made *gitea.Repository
+	// An organisation's repository wants another call of the API.
 	if spec.Owner == "" {
 		made, _, err = client.CreateRepo(option)
 	} else {
@@ -73,16 +75,19 @@ func (u *User) NewRepo(ctx context.Context, spec RepoSpec) (Repo, error) {
 	})
 }
 
+// repoOf keeps what this package needs of Gitea's long answer.
 func repoOf(made *gitea.Repository) Repo {
 	return Repo{ID: made.ID, Owner: made.Owner.UserName, Name: made.Name, CloneURL: made.CloneURL, Private: made.Private}
 }
 
 // Push commits files on a branch with git and returns the commit's id. A branch that does not exist starts from the
-// default branch.
+// default branch. It is git over HTTP, as people push: it runs Gitea's hooks and makes its webhooks. It returns when
+// the server has the commit; webhooks follow, some time after.
 func (u *User) Push(ctx context.Context, repo Repo, commit Commit) (string, error) {
 	if commit.Branch == "" {
 		commit.Branch = "main"
 	}
+	// Below the bed's directory, with which it goes if this process is killed.
 	dir, err := os.MkdirTemp(u.gitea.dir, "push-")
 	if err != nil {
 		return "", err
@@ -95,12 +100,14 @@ func (u *User) Push(ctx context.Context, repo Repo, commit Commit) (string, erro
 	return sha, errors.Join(err, os.RemoveAll(dir))
 }
 
-// gitCommand runs git in one directory on behalf of one user.
+// gitCommand runs git in one directory on behalf of one user. Neither the system's nor the caller's configuration of
+// git has a say.
 type gitCommand struct {
 	dir  string
 	user *User
 }
 
+// push works on a history of one commit: what is to be pushed is all that the server lacks.
 func (g gitCommand) push(ctx context.Context, url string, commit Commit) (string, error) {
 	if _, err := g.run(ctx, "init", "-q", "-b", commit.Branch); err != nil {
 		return "", err
@@ -117,6 +124,7 @@ func (g gitCommand) push(ctx context.Context, url string, commit Commit) (string
 			return "", err
 		}
 	}
+	// A commit without a change is good for a push of its own.
 	for _, args := range [][]string{
 		{"add", "--all"}, {"commit", "-q", "--allow-empty", "-m", commit.Message},
 		{"push", "-q", url, "HEAD:refs/heads/" + commit.Branch},
@@ -128,7 +136,8 @@ func (g gitCommand) push(ctx context.Context, url string, commit Commit) (string
 	return g.run(ctx, "rev-parse", "HEAD")
 }
 
-// checkout takes the remote's branch, else its default branch; an empty repository has neither.
+// checkout takes the remote's branch, else its default branch; an empty repository has neither. It asks first, because
+// a fetch of what is not there is an error like any other.
 func (g gitCommand) checkout(ctx context.Context, url, branch string) error {
 	remote, err := g.run(ctx, "ls-remote", url, branch, "HEAD")
 	if err != nil {
@@ -149,6 +158,7 @@ func (g gitCommand) checkout(ctx context.Context, url, branch string) error {
 
 // run runs one git command. The password travels in the environment, so that it never appears in a list of processes.
 func (g gitCommand) run(ctx context.Context, args ...string) (string, error) {
+	// git asks for the variables GIT_CONFIG_* since 2.31; they stand for a file of configuration.
 	basic := base64.StdEncoding.EncodeToString([]byte(g.user.Name + ":" + g.user.Password))
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = g.dir
@@ -165,7 +175,7 @@ func (g gitCommand) run(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// Tag puts a tag on a commit or branch.
+// Tag puts a tag on a commit or branch. Gitea tells Drone, which makes a build of the event tag.
 func (u *User) Tag(ctx context.Context, repo Repo, tag, target string) error {
 	client, err := u.Client(ctx)
 	if err != nil {
@@ -177,7 +187,7 @@ func (u *User) Tag(ctx context.Context, repo Repo, tag, target string) error {
 	return nil
 }
 
-// Fork makes the user's own fork of a repository.
+// Fork makes the user's own fork of a repository, under the same name.
 func (u *User) Fork(ctx context.Context, repo Repo) (Repo, error) {
 	client, err := u.Client(ctx)
 	if err != nil {
@@ -190,7 +200,8 @@ func (u *User) Fork(ctx context.Context, repo Repo) (Repo, error) {
 	return repoOf(made), nil
 }
 
-// NewPullRequest asks base's main branch to take head, which is a branch, or owner:branch for a fork.
+// NewPullRequest asks base's main branch to take head, which is a branch, or owner:branch for a fork. Its commits are
+// also in base, under refs/pull/N/head, from where Drone's builds and the bridge take them.
 func (u *User) NewPullRequest(ctx context.Context, base Repo, head, title string) (*gitea.PullRequest, error) {
 	client, err := u.Client(ctx)
 	if err != nil {
@@ -204,7 +215,8 @@ func (u *User) NewPullRequest(ctx context.Context, base Repo, head, title string
 	return pull, nil
 }
 
-// Comment comments on an issue or a pull request.
+// Comment comments on an issue or a pull request. The hooks for it are called in their own time, before or after this
+// returns.
 func (u *User) Comment(ctx context.Context, repo Repo, index int64, body string) (*gitea.Comment, error) {
 	client, err := u.Client(ctx)
 	if err != nil {

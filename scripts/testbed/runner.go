@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// BuildProduct compiles one of the repository's commands (cc-ci-runner, cc-ci-bridge) and returns the program's path.
-// Building it again is cheap: Go's own cache decides what is to do.
+// BuildProduct compiles one of the repository's commands (cc-ci-runner, cc-ci-bridge) and returns the program's path
+// below Dir. Building it again is cheap: Go's own cache decides what is to do.
 func (b *Bed) BuildProduct(ctx context.Context, command string) (string, error) {
 	return BuildProduct(ctx, b.log, filepath.Join(b.Dir, "bin"), command)
 }
 
-// BuildProduct compiles one of the repository's commands into dir.
+// BuildProduct compiles one of the repository's commands into dir, as it is released: without cgo.
 func BuildProduct(ctx context.Context, log io.Writer, dir, command string) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -35,7 +35,8 @@ func BuildProduct(ctx context.Context, log io.Writer, dir, command string) (stri
 	return program, err
 }
 
-// RunnerOptions says how a runner is started. Only Program is needed.
+// RunnerOptions says how a runner is started. Only Program is needed, and it need not be ours: whatever takes
+// drone-runner-exec's variables will do.
 type RunnerOptions struct {
 	Program string            // the runner's program, see BuildProduct
 	Name    string            // the name it shows to the server; also its directory in the Bed's
@@ -43,7 +44,8 @@ type RunnerOptions struct {
 	Env     map[string]string // more settings, which win over the defaults
 }
 
-// Runner is a running cc-ci-runner, connected to the bed's Drone.
+// Runner is a running cc-ci-runner, connected to the bed's Drone. Kill and Start, of Server, are a crash and what
+// comes after it: directories and address stay.
 type Runner struct {
 	*Server
 	Root  string // where it makes the builds' workspaces
@@ -51,7 +53,9 @@ type Runner struct {
 	URL   string // its HTTP endpoint
 }
 
-// StartRunner starts a runner with directories of its own and waits until it answers on its HTTP endpoint.
+// StartRunner starts a runner with directories of its own and waits until it answers on its HTTP endpoint, which is
+// before it takes builds. Of the caller's environment it gets PATH alone. It logs at the level debug: a failing test
+// shows the log's end.
 func (b *Bed) StartRunner(ctx context.Context, options RunnerOptions) (*Runner, error) {
 	if options.Name == "" {
 		options.Name = "runner"
@@ -59,6 +63,7 @@ func (b *Bed) StartRunner(ctx context.Context, options RunnerOptions) (*Runner, 
 	if options.RPCHost == "" {
 		options.RPCHost = b.Drone.RPCHost()
 	}
+	// Chosen here and not by the runner: it must be the same after a restart.
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -97,8 +102,9 @@ func (b *Bed) StartRunner(ctx context.Context, options RunnerOptions) (*Runner, 
 	return runner, runner.Start(ctx)
 }
 
-// Stop asks the runner to end. Builds that still run are cancelled and torn down: to the runner, the first signal means
-// to let them end, the second to end them. It is killed only if that takes more than a minute.
+// Stop asks the runner to end. Builds that still run are cancelled and torn down: to the runner, the first signal
+// means to let them end, the second to end them. It is killed only if that takes more than a minute. A runner that has
+// ended already is no error.
 func (r *Runner) Stop(ctx context.Context) error {
 	if r.PID() == 0 {
 		return nil
@@ -106,6 +112,7 @@ func (r *Runner) Stop(ctx context.Context) error {
 	if err := r.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop %s: %w", r.name, err)
 	}
+	// A second for a runner without builds, to end with one signal as it would on a host.
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if _, err := r.Exited(soon); soon.Err() == nil {
@@ -113,12 +120,13 @@ func (r *Runner) Stop(ctx context.Context) error {
 	}
 	ctx, cancel = context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	// stop sends the second signal.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stop(ctx.Done())
 }
 
-// Leftovers lists what the runner's builds have left in its root directory.
+// Leftovers lists what the runner's builds have left in its root directory. While one runs, its directory is among it.
 func (r *Runner) Leftovers() ([]string, error) {
 	entries, err := os.ReadDir(r.Root)
 	var names []string

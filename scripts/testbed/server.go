@@ -16,8 +16,10 @@ import (
 )
 
 // Server is one program that this package started and watches over: it runs in a process group of its own and never
-// outlives the process that started it.
+// outlives the process that started it. Its methods may be called at the same time; Start and Stop wait for each
+// other.
 type Server struct {
+	// Who makes a Server sets these, and nobody later.
 	name    string
 	program string
 	args    []string
@@ -30,14 +32,14 @@ type Server struct {
 	process *process // nil while stopped
 }
 
-// process is one run of a Server's program.
+// process is one run of a Server's program. pid is set before anybody else sees it.
 type process struct {
 	pid  int
 	done chan struct{} // closed when the program has ended and been waited for
 	err  error         // how it ended; read it after done
 }
 
-// LogPath names the file that holds the program's output over all its runs.
+// LogPath names the file that holds the program's output over all its runs, oldest first.
 func (s *Server) LogPath() string { return s.logPath }
 
 // PID is the process id, or 0 while stopped.
@@ -50,7 +52,8 @@ func (s *Server) PID() int {
 	return s.process.pid
 }
 
-// Start runs the program and returns once it answers.
+// Start runs the program and returns once it answers at its health address, which may take two minutes at most. An
+// error holds the end of its log. ctx bounds the wait only: the program lives on after its end.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +71,8 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop asks the program to end, waits ten seconds, and kills it with everything it started.
+// Stop asks the program to end, waits ten seconds, or less if ctx ends, and kills it with everything that is still in
+// its process group. How it ended is not looked at. It is no error if it does not run.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +81,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return s.stop(ctx.Done())
 }
 
-// Kill ends the program at once with SIGKILL, as a crash would, and nothing of what it started.
+// Kill ends the program at once with SIGKILL, as a crash would, and nothing of what it started: what it leaves on the
+// host is what a test looks at.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +106,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.Start(ctx)
 }
 
-// Exited waits until the program ends by itself and returns its exit code.
+// Exited waits until the program ends by itself and returns its exit code, -1 if a signal ended it. After it the
+// Server counts as stopped.
 func (s *Server) Exited(ctx context.Context) (int, error) {
 	s.mu.Lock()
 	process := s.process
@@ -124,7 +130,7 @@ func (s *Server) Exited(ctx context.Context) (int, error) {
 	return 0, process.err
 }
 
-// Signal sends a signal to the program itself.
+// Signal sends a signal to the program itself, not to its group: what it started is its own to tell.
 func (s *Server) Signal(signal syscall.Signal) error {
 	pid := s.PID()
 	if pid == 0 {
@@ -134,7 +140,8 @@ func (s *Server) Signal(signal syscall.Signal) error {
 }
 
 // launch starts the program and a goroutine that waits for it. The goroutine keeps its thread: the kernel sends the
-// parent-death signal when the thread that started the child ends.
+// parent-death signal when the thread that started the child ends (PR_SET_PDEATHSIG of prctl(2)), and Go ends threads
+// when it likes.
 func (s *Server) launch() (*process, error) {
 	log, err := os.OpenFile(s.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -163,7 +170,8 @@ func (s *Server) launch() (*process, error) {
 	return p, <-started
 }
 
-// ready waits until the health URL answers 200 or the program has ended.
+// ready waits until the health URL answers 200 or the program has ended. It cannot tell whose answer it is: that the
+// port is nobody else's is claim's part.
 func (s *Server) ready(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -186,7 +194,7 @@ func (s *Server) ready(ctx context.Context, p *process) error {
 }
 
 // stop asks the program to end and gives it until patience is over, then kills whatever is left of its process group.
-// Without patience it kills at once.
+// Without patience it kills at once. The caller holds mu.
 func (s *Server) stop(patience <-chan struct{}) error {
 	p := s.process
 	if p == nil {
@@ -218,8 +226,10 @@ func (s *Server) lastLog() string {
 	return tail(string(data), 20)
 }
 
-// freePort finds a port of the loopback address that nobody listens on. It stays below the range from which the
-// kernel takes ports for outgoing connections, so that it is still free when a server is restarted on it.
+// freePort finds a port of the loopback address that nobody listens on. It stays below the range from which the kernel
+// takes ports for outgoing connections (net.ipv4.ip_local_port_range begins at 32768), so that it is still free when a
+// server is restarted on it. A server that chose its own could not be told its address beforehand, and Gitea and Drone
+// must know theirs.
 func freePort() (int, error) {
 	for range 100 {
 		port := 15000 + rand.IntN(15000)
@@ -236,7 +246,8 @@ func freePort() (int, error) {
 }
 
 // claim keeps other testbeds from the port for as long as this process lives: a server's predecessor on it would be
-// taken for the server. The name is an abstract socket's, which the kernel gives to one process and leaves no file of.
+// taken for the server. The name is an abstract socket's (unix(7)), which the kernel gives to one process and leaves
+// no file of. The socket is never closed, on purpose.
 func claim(port int) (bool, error) {
 	socket, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -249,7 +260,8 @@ func claim(port int) (bool, error) {
 	return err == nil, err
 }
 
-// baseEnv is the environment of every program that this package starts: nothing of the caller's settings.
+// baseEnv is the environment of every program that this package starts: nothing of the caller's settings, such as
+// proxies or the variables of another runner, and a home of its own.
 func baseEnv(home string) []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "LANG=C.UTF-8"}
 }

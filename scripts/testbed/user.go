@@ -9,7 +9,8 @@ import (
 	"code.gitea.io/sdk/gitea"
 )
 
-// User is an account of the Gitea server. Its methods act in its name.
+// User is an account of the Gitea server. Its methods act in its name, most of them with Token; nothing changes it
+// after it was made, so tests may share one.
 type User struct {
 	ID       int64
 	Name     string
@@ -20,7 +21,8 @@ type User struct {
 	gitea *Gitea
 }
 
-// NewUser makes an account with an access token.
+// NewUser makes an account with an access token. A name can be had once on a bed: tests that share one take names of
+// their own.
 func (g *Gitea) NewUser(ctx context.Context, name string) (*User, error) {
 	client, err := g.Admin.Client(ctx)
 	if err != nil {
@@ -42,12 +44,15 @@ func (u *User) Client(ctx context.Context) (*gitea.Client, error) {
 	return u.client(ctx, gitea.SetToken(u.Token))
 }
 
+// client asks Gitea for no version: the library would look it up with each new client, to refuse calls that are too
+// new.
 func (u *User) client(ctx context.Context, login gitea.ClientOption) (*gitea.Client, error) {
 	return gitea.NewClient(u.gitea.url, gitea.SetContext(ctx), login,
 		gitea.SetGiteaVersion(""), gitea.SetHTTPClient(&http.Client{Timeout: time.Minute}))
 }
 
-// complete fills in the token and the id of an account that has a password.
+// complete fills in the token and the id of an account that has a password: the administrator's, too, which the
+// command line makes without them.
 func (u *User) complete(ctx context.Context) error {
 	token, err := u.NewToken(ctx, "testbed", gitea.AccessTokenScopeAll)
 	if err != nil {
@@ -66,7 +71,8 @@ func (u *User) complete(ctx context.Context) error {
 	return nil
 }
 
-// NewToken makes another access token, with the given scopes only.
+// NewToken makes another access token, with the given scopes only. Gitea gives tokens for a password, not for another
+// token, and tells a token only once.
 func (u *User) NewToken(ctx context.Context, name string, scopes ...gitea.AccessTokenScope) (string, error) {
 	client, err := u.client(ctx, gitea.SetBasicAuth(u.Name, u.Password))
 	if err != nil {
@@ -92,7 +98,8 @@ func (u *User) NewOrg(ctx context.Context, name string) error {
 	return nil
 }
 
-// Team describes a team of an organisation. Its access holds for the code, issues and pull requests of all repositories.
+// Team describes a team of an organisation. Its access holds for the code, issues and pull requests of all
+// repositories, of later ones, too.
 type Team struct {
 	Org, Name string
 	Access    gitea.AccessMode

@@ -27,6 +27,7 @@ var (
 	named = regexp.MustCompile(`(?:^|[\s"'` + "`" + `(])((?:\./)?(?:bridge|cmd|docs|engine|linter|nix|runtime|scripts)/[\w./-]*\w)`)
 	// page is looked for in all files, so that comments and messages, too, name pages that exist.
 	page = regexp.MustCompile(`\bdocs/[\w/-]+\.md\b`)
+	// test is a test's name, or the beginning of several tests' names.
 	test = regexp.MustCompile(`\bTest[A-Z]\w+\b`)
 	// part is a call of scripts/test with the words behind it.
 	part  = regexp.MustCompile(`scripts/test((?: [a-z0-9]+)+)`)
