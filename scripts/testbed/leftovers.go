@@ -30,6 +30,7 @@ func Processes(mark string) ([]string, error) {
 		if err != nil {
 			env = nil // another user's, or a kernel thread's
 		}
+		// The caller itself is among them if it has the mark.
 		if strings.Contains(string(line), mark) || strings.Contains(string(env), mark) {
 			found = append(found, fmt.Sprintf("%s %s", entry.Name(), strings.ReplaceAll(string(line), "\x00", " ")))
 		}

@@ -66,6 +66,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.process = process
 	if err := s.ready(ctx, process); err != nil {
+		// Killed, not asked: it never worked.
 		return errors.Join(fmt.Errorf("start %s: %w\n%s", s.name, err, s.lastLog()), s.stop(nil))
 	}
 	return nil

@@ -29,6 +29,7 @@ func (g *Gitea) NewUser(ctx context.Context, name string) (*User, error) {
 		return nil, err
 	}
 	user := &User{Name: name, Email: name + "@example.org", Password: password(), gitea: g}
+	// A new account would have to change its password at its first login.
 	keep := false
 	_, _, err = client.AdminCreateUser(gitea.CreateUserOption{
 		Username: name, Email: user.Email, Password: user.Password, MustChangePassword: &keep,

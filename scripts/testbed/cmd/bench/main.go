@@ -1,7 +1,12 @@
-// Command bench measures a runner against a real Drone server: how soon a build starts, also after the runner was idle,
-// how long one takes that does nothing, what a large log costs, how soon a cancel works, and how much memory the runner
-// holds. Beside each figure stands that of drone-runner-exec 1.0.0-beta.10, measured the same way on an idle machine of
-// two cores.
+// Command bench measures a runner against a real Drone server: how soon a build starts, also after the runner was
+// idle, how long one takes that does nothing, what a large log costs, how soon a cancel works, and how much memory the
+// runner holds. Beside each figure stands that of drone-runner-exec 1.0.0-beta.10, measured the same way on an idle
+// machine of two cores.
+//
+// The servers run on the same machine and share its processors, so figures are of use only beside others of the same
+// machine in the same hour; the load before and after is printed with them. main.go has the figures, measure.go the
+// instruments, pickup.go the one figure that needs runners of its own. scripts/bench server runs it,
+// docs/benchmarks.md keeps results.
 package main
 
 import (
@@ -34,16 +39,19 @@ func main() {
 	}
 }
 
-// bench is one run of all measurements.
+// bench is one run of all measurements, one after the other: at once they would measure each other.
 type bench struct {
 	out     io.Writer
 	program string
-	rounds  int
-	bed     *testbed.Bed
-	runner  *testbed.Runner
-	user    *testbed.User
+	// rounds is how often a short build is measured; one more comes before, to warm caches up.
+	rounds int
+	bed    *testbed.Bed
+	runner *testbed.Runner
+	user   *testbed.User
 }
 
+// run starts the bed and one runner, measures, and stops both. The first measurement is of the idle runner, so it must
+// come before any build; memory after many builds and after large logs is part of the others.
 func (b *bench) run(ctx context.Context) (err error) {
 	b.bed, err = testbed.Start(ctx, testbed.Options{Log: os.Stderr})
 	if err != nil {
@@ -58,6 +66,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	// Without debug lines, as a runner works for real.
 	b.runner, err = b.bed.StartRunner(ctx, testbed.RunnerOptions{Program: b.program, Env: map[string]string{"DRONE_DEBUG": "false"}})
 	if err != nil {
 		return err
@@ -67,6 +76,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	b.print("figure", "this runner", "drone-runner-exec")
+	// The order matters for the memory: first of an idle runner, last of one that has sent large logs.
 	for _, measure := range []func(context.Context) error{b.idle, b.short, b.clone, b.pickup, b.cancel, b.logs} {
 		if err := measure(ctx); err != nil {
 			return err
@@ -80,14 +90,15 @@ func (b *bench) print(figure, ours, theirs string) {
 	_, _ = fmt.Fprintf(b.out, "%-58s %-22s %s\n", figure, ours, theirs)
 }
 
-// idle shows the memory before the first build.
+// idle shows the memory before the first build, when all that a runner needs at its start has been used once.
 func (b *bench) idle(ctx context.Context) error {
 	size, err := b.memory(ctx)
 	b.print("resident memory, 10 s after the start", size, "13 MB")
 	return err
 }
 
-// short measures builds that do next to nothing, without a clone.
+// short measures builds that do next to nothing, without a clone: what is left is the way through server and runner.
+// The step writes the time at which it runs, by the same clock.
 func (b *bench) short(ctx context.Context) error {
 	repo, err := b.repo(ctx, "short", "clone:\n  disable: true\nsteps:\n- name: now\n  commands: [date +%s.%N]\n")
 	if err != nil {
@@ -101,7 +112,7 @@ func (b *bench) short(ctx context.Context) error {
 	return err
 }
 
-// clone measures the same with a clone.
+// clone measures the same with a clone, of a repository of one file: the time is that of a few calls of git.
 func (b *bench) clone(ctx context.Context) error {
 	repo, err := b.repo(ctx, "clone", "steps:\n- name: now\n  commands: [date +%s.%N]\n")
 	if err != nil {
@@ -110,10 +121,12 @@ func (b *bench) clone(ctx context.Context) error {
 	return b.repeat(ctx, repo, "with clone", [2]string{"232 ms", "244 ms"})
 }
 
-// repeat builds a repository many times and prints the medians.
+// repeat builds a repository many times and prints the medians: from the request until the first command runs, and
+// until a client that asks every 5 ms sees the build as done. The two of theirs are in this order.
 func (b *bench) repeat(ctx context.Context, repo testbed.Repo, how string, theirs [2]string) error {
 	var first, whole []time.Duration
 	for round := range b.rounds + 1 {
+		// The request counts, too: it is a part of what a person waits for, and the same for either runner.
 		asked := time.Now()
 		log, err := b.build(ctx, repo, "now")
 		if err != nil {
@@ -133,7 +146,9 @@ func (b *bench) repeat(ctx context.Context, repo testbed.Repo, how string, their
 	return nil
 }
 
-// logs measures 200,000 lines of 100 bytes, written in blocks and line by line.
+// logs measures 200,000 lines of 100 bytes, 20 MB, written in blocks and line by line (stdbuf makes each line a write
+// of its own). The time is the step's: from before the first line until after the last, so it shows whether the runner
+// holds its step up, not how soon the log is at the server. The processor time is the runner's.
 func (b *bench) logs(ctx context.Context) error {
 	line := strings.Repeat("x", 99)
 	for _, one := range []struct{ how, command, theirs string }{
@@ -152,6 +167,7 @@ steps:
 		if err != nil {
 			return err
 		}
+		// Right before and after: a runner that waits uses some, too.
 		before, err := b.cpu()
 		if err != nil {
 			return err
@@ -168,6 +184,7 @@ steps:
 		if err != nil {
 			return err
 		}
+		// The pipeline prints both times at its end, which either runner keeps of a long log.
 		took := times[len(times)-1].Sub(times[0])
 		b.print("200,000 lines of 100 bytes, "+one.how, fmt.Sprintf("%.2f s, %.2f s CPU", took.Seconds(), (after-before).Seconds()), one.theirs)
 	}
@@ -176,7 +193,9 @@ steps:
 	return err
 }
 
-// cancel measures the time from asking for a cancel to the end of the step's process.
+// cancel measures the time from asking for a cancel to the end of the step's process. The shell that starts the
+// process waits for it, so killing the shell alone leaves it. A runner that leaves it is measured once: what stays
+// would count as found the next time.
 func (b *bench) cancel(ctx context.Context) error {
 	mark := fmt.Sprintf("cc-ci-bench-%d", os.Getpid())
 	repo, err := b.repo(ctx, "cancel", "clone:\n  disable: true\nsteps:\n- name: sleep\n  commands: [\"sh -c 'sleep 3600; true' "+mark+"\"]\n")
@@ -189,6 +208,7 @@ func (b *bench) cancel(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// The step runs when its process is there; the server may not know it yet.
 		if err := b.processes(ctx, mark, true); err != nil {
 			return err
 		}
@@ -203,6 +223,7 @@ func (b *bench) cancel(ctx context.Context) error {
 			return err
 		}
 		took = append(took, time.Since(asked))
+		// So that the next round does not meet this build's end.
 		if _, err := b.bed.Drone.WaitBuild(ctx, repo, build.Number, testbed.Done); err != nil {
 			return err
 		}
@@ -214,8 +235,10 @@ func (b *bench) cancel(ctx context.Context) error {
 // cancelTheirs is how soon a cancel worked on drone-runner-exec: never, when it came between two of its watches.
 const cancelTheirs = "40 to 80 ms, or never"
 
-// repo makes an active repository with a pipeline and builds it once by the push.
+// repo makes an active repository with a pipeline. Its first commit is pushed before Drone listens, so nothing is
+// built yet.
 func (b *bench) repo(ctx context.Context, name, rest string) (testbed.Repo, error) {
+	// The server takes a platform that is not given for linux on amd64.
 	head := fmt.Sprintf("kind: pipeline\ntype: exec\nname: default\nplatform: {os: linux, arch: %s}\n", runtime.GOARCH)
 	repo, err := b.user.NewRepo(ctx, testbed.RepoSpec{Name: name, Files: map[string]string{".drone.yml": head + rest}})
 	if err != nil {
@@ -224,7 +247,7 @@ func (b *bench) repo(ctx context.Context, name, rest string) (testbed.Repo, erro
 	return repo, b.bed.Drone.Activate(ctx, b.user, repo, testbed.Settings{})
 }
 
-// milliseconds gives the median and the 90th percentile.
+// milliseconds gives the median and the 90th percentile. It sorts the list that it is given, which must not be empty.
 func milliseconds(times []time.Duration) string {
 	slices.Sort(times)
 	at := func(share float64) int64 { return times[int(share*float64(len(times)-1))].Milliseconds() }

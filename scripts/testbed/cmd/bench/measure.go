@@ -16,7 +16,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
 )
 
-// build asks for a build, waits for its success and returns the log of one step.
+// build asks for a build, waits for its success and returns the log of one step. It asks every 5 ms, which is also how
+// exact the time of a build's end is.
 func (b *bench) build(ctx context.Context, repo testbed.Repo, step string) (string, error) {
 	build, err := b.bed.Drone.NewBuild(ctx, repo, "main", nil)
 	if err != nil {
@@ -33,6 +34,7 @@ func (b *bench) build(ctx context.Context, repo testbed.Repo, step string) (stri
 	if build.Status != drone.StatusPassing {
 		return "", fmt.Errorf("build %d of %s is %s", build.Number, repo.Slug(), testbed.Describe(build))
 	}
+	// The stored log is whole once the build is done.
 	ref, err := testbed.Ref(build, step)
 	if err != nil {
 		return "", err
@@ -40,10 +42,12 @@ func (b *bench) build(ctx context.Context, repo testbed.Repo, step string) (stri
 	return b.bed.Drone.Log(ctx, repo, ref)
 }
 
-// errStay is that a cancelled build's processes are still there.
+// errStay is that a cancelled build's processes are still there after the time that processes waits. It is a result,
+// not a fault.
 var errStay = errors.New("the step's processes stay")
 
-// processes waits until processes with a mark are there, or until none is.
+// processes waits until processes with a mark are there, or until none is, for 20 s at most. It looks every 2 ms,
+// which costs some of the machine that is measured, on either runner.
 func (b *bench) processes(ctx context.Context, mark string, there bool) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -60,10 +64,11 @@ func (b *bench) processes(ctx context.Context, mark string, there bool) error {
 	}
 }
 
-// kill ends what a runner did not end.
+// kill ends what a runner did not end, so that the next measurements and the machine are free of it.
 func kill(mark string) error {
 	found, err := testbed.Processes(mark)
 	for _, process := range found {
+		// A line of Processes begins with the number.
 		var pid int
 		if _, fault := fmt.Sscan(process, &pid); fault != nil {
 			return errors.Join(err, fault)
@@ -83,6 +88,7 @@ func (b *bench) load(when string) error {
 	return err
 }
 
+// sleep waits, or returns the cause of the context's end.
 func sleep(ctx context.Context, wait time.Duration) error {
 	select {
 	case <-time.After(wait):
@@ -92,13 +98,15 @@ func sleep(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// timesIn finds the lines that `date +%s.%N` wrote.
+// timesIn finds the lines that `date +%s.%N` wrote, in their order, among all others. The clock is the server's and
+// the client's, too: everything runs here.
 func timesIn(log string) ([]time.Time, error) {
 	var times []time.Time
 	for _, line := range strings.Split(log, "\n") {
 		whole, fraction, ok := strings.Cut(line, ".")
 		seconds, err := strconv.ParseInt(whole, 10, 64)
 		nanos, err2 := strconv.ParseInt(fraction, 10, 64)
+		// Nine digits of nanoseconds: a number of the step's own is hardly written so.
 		if ok && err == nil && err2 == nil && len(fraction) == 9 {
 			times = append(times, time.Unix(seconds, nanos))
 		}
@@ -109,7 +117,8 @@ func timesIn(log string) ([]time.Time, error) {
 	return times, nil
 }
 
-// memory is the resident set of a runner that has come to rest, as the kernel counts it.
+// memory is the resident set of a runner that has come to rest, as the kernel counts it (VmRSS of proc(5)), pages of
+// the program's file included. Ten seconds are what either runner gets to give memory back.
 func (b *bench) memory(ctx context.Context) (string, error) {
 	if err := sleep(ctx, 10*time.Second); err != nil {
 		return "", err
@@ -127,7 +136,8 @@ func (b *bench) memory(ctx context.Context) (string, error) {
 	return "", errors.New("the kernel does not tell the runner's memory")
 }
 
-// cpu is the processor time that the runner itself has used, without that of the steps.
+// cpu is the processor time that the runner itself has used, without that of the steps: proc(5) counts those of
+// children apart.
 func (b *bench) cpu() (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.runner.PID()))
 	if err != nil {

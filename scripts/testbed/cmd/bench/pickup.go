@@ -12,7 +12,9 @@ import (
 )
 
 // pickup measures how soon a build starts on a runner that had nothing to do for some time. The times lie around the
-// end of the server's long polls of 30 s, where drone-runner-exec is deaf for ten; a runner each waits them out.
+// end of the server's long polls of 30 s, where drone-runner-exec is deaf for ten; a runner each waits them out. All
+// wait at the same time, and their builds start about three seconds apart, so that none is in another's way. A label
+// leads each build to its runner.
 func (b *bench) pickup(ctx context.Context) error {
 	times := []struct {
 		idle   time.Duration
@@ -36,6 +38,7 @@ func (b *bench) pickup(ctx context.Context) error {
 	}
 	var side sync.WaitGroup
 	for i, one := range times {
+		// Each writes to its own place of the two lists.
 		side.Go(func() { took[i], errs[i] = b.afterIdle(ctx, repos[i], one.idle) })
 	}
 	side.Wait()
@@ -45,8 +48,11 @@ func (b *bench) pickup(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// afterIdle starts a runner of its own for a repository, lets it build once, wait, and build again.
+// afterIdle starts a runner of its own for a repository, lets it build once, wait, and build again. The first build
+// sets the beginning of the wait: with it the polls begin anew. A capacity of one means one poll, as a second one
+// would hide a deaf first.
 func (b *bench) afterIdle(ctx context.Context, repo testbed.Repo, idle time.Duration) (took time.Duration, err error) {
+	// Named as its repository, so that it has a directory of its own.
 	runner, err := b.bed.StartRunner(ctx, testbed.RunnerOptions{
 		Program: b.program, Name: repo.Name,
 		Env: map[string]string{"DRONE_DEBUG": "false", "DRONE_RUNNER_LABELS": "idle:" + idle.String(), "DRONE_RUNNER_CAPACITY": "1"},
@@ -61,6 +67,7 @@ func (b *bench) afterIdle(ctx context.Context, repo testbed.Repo, idle time.Dura
 	if err := sleep(ctx, idle); err != nil {
 		return 0, err
 	}
+	// The same request as in repeat, so that the figures compare.
 	asked := time.Now()
 	log, err := b.build(ctx, repo, "now")
 	if err != nil {

@@ -1,4 +1,7 @@
-// Command build fills the cache with the testbed's servers and prints where their programs are.
+// Command build fills the cache with the testbed's servers and prints where their programs are. scripts/test runs it
+// before the tests, so that minutes of compiling count against no test's time, and are said.
+//
+// An interruption leaves nothing half built.
 package main
 
 import (

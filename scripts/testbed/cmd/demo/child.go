@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// child is a program of this repository that the demo runs. It is told to end when the demo dies.
+// child is a program of this repository that the demo runs. It is told to end when the demo dies, and has a process
+// group of its own, so that Ctrl-C reaches the demo alone, which ends its children in their order.
 type child struct {
 	cmd   *exec.Cmd
 	log   string         // the file that gets its output
@@ -24,7 +25,8 @@ type child struct {
 }
 
 // startChild starts a command; its output goes to a new file. The goroutine keeps its thread, because the kernel sends
-// the parent-death signal when the thread that started the child ends.
+// the parent-death signal when the thread that started the child ends. SIGTERM and not SIGKILL: the Swarm's helper has
+// a daemon to end.
 func startChild(cmd *exec.Cmd, log string) (*child, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -36,6 +38,8 @@ func startChild(cmd *exec.Cmd, log string) (*child, error) {
 	}
 	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGTERM
 	c := &child{cmd: cmd, log: log, done: make(chan struct{})}
+	// Its end is a second way to tell the helper that the demo is gone, which also works where a signal does not
+	// arrive.
 	if c.input, err = cmd.StdinPipe(); err != nil {
 		return nil, errors.Join(err, out.Close())
 	}
@@ -55,7 +59,8 @@ func startChild(cmd *exec.Cmd, log string) (*child, error) {
 	return c, <-started
 }
 
-// await waits until the child's output matches, and returns the match and its groups.
+// await waits until the child's output matches, and returns the match and its groups. It reads the whole file again
+// each time, which is short while a program starts.
 func (c *child) await(ctx context.Context, pattern *regexp.Regexp) ([]string, error) {
 	for {
 		text, err := os.ReadFile(c.log)
@@ -75,8 +80,10 @@ func (c *child) await(ctx context.Context, pattern *regexp.Regexp) ([]string, er
 	}
 }
 
-// stop asks the child to end, and kills it when a minute was not enough.
+// stop asks the child to end, and kills its group when a minute was not enough. An exit code other than 0 is an error:
+// these programs end well when they are asked to.
 func (c *child) stop() error {
+	// The program alone, not its group: it ends its own children.
 	if err := syscall.Kill(c.cmd.Process.Pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop %s: %w", c.cmd.Path, err)
 	}
@@ -84,6 +91,7 @@ func (c *child) stop() error {
 	case <-c.done:
 		return c.err
 	case <-time.After(time.Minute):
+		// The whole group now, or the child's own children would be nobody's.
 		err := syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
 		<-c.done
 		return errors.Join(fmt.Errorf("%s did not end within a minute", c.cmd.Path), err)

@@ -19,8 +19,10 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
 )
 
-// docker is a Swarm of one node that belongs to the demo: its daemon has a socket, directories, a network namespace and
-// a mount namespace of its own, so that whatever Docker the host has does not notice.
+// docker is a Swarm of one node that belongs to the demo: its daemon has a socket, directories, a network namespace
+// and a mount namespace of its own, so that whatever Docker the host has does not notice. It is read past every
+// build's socket: what the proof sees must not depend on what is proved. The exported fields are the helper's line of
+// JSON.
 type docker struct {
 	Socket string `json:"socket"`
 	Host   string `json:"host"`
@@ -30,7 +32,8 @@ type docker struct {
 	client *http.Client
 }
 
-// noDocker says why there can be no Docker daemon here, or nothing.
+// noDocker says why there can be no Docker daemon here, or nothing. It looks at what can be known without trying;
+// whether one starts is seen when it does.
 func noDocker() string {
 	if os.Geteuid() != 0 {
 		return "only root can start a Docker daemon"
@@ -47,9 +50,11 @@ func noDocker() string {
 	return ""
 }
 
+// readyPattern is the line of JSON that the helper writes once its Swarm is ready.
 var readyPattern = regexp.MustCompile(`(?m)^\{"socket".*\}$`)
 
-// buildHelper builds the program that runs the daemon, in the directory that is to be its own.
+// buildHelper builds the program that runs the daemon, in the directory that is to be its own. It is a program because
+// it lives in namespaces that the demo itself does not enter.
 func buildHelper(ctx context.Context, dir string) (string, error) {
 	root, err := testbed.Root()
 	if err != nil {
@@ -69,7 +74,8 @@ func buildHelper(ctx context.Context, dir string) (string, error) {
 }
 
 // startDocker starts the helper and waits until the Swarm is ready. Its temporary directory is its own too, so that it
-// waits for no other's daemon.
+// waits for no other's daemon. It needs root, for the namespaces. The mount namespace is one of Unshareflags, for
+// which Go makes all mounts private (syscall's exec_linux.go): what the daemon mounts does not show on the host.
 func startDocker(ctx context.Context, program string) (*docker, error) {
 	home := filepath.Dir(program)
 	cmd := exec.Command(program)
@@ -87,6 +93,8 @@ func startDocker(ctx context.Context, program string) (*docker, error) {
 	return d, nil
 }
 
+// ready reads what the helper tells, and makes the network proxy. Five minutes are for a busy machine; some seconds
+// are usual.
 func (d *docker) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("it was not ready after five minutes"))
 	defer cancel()
@@ -97,6 +105,7 @@ func (d *docker) ready(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(line[0]), d); err != nil {
 		return err
 	}
+	// The host in the addresses (http://docker) is never looked up: every connection goes to the socket.
 	d.client = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", d.Socket)
@@ -133,6 +142,7 @@ func (d *docker) post(ctx context.Context, path, body string) error {
 	return response.Body.Close()
 }
 
+// do sends one request; an answer that refuses is an error, with its body closed.
 func (d *docker) do(request *http.Request) (*http.Response, error) {
 	response, err := d.client.Do(request)
 	if err == nil && response.StatusCode >= http.StatusBadRequest {
@@ -141,7 +151,7 @@ func (d *docker) do(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// stop ends the daemon with all that runs on it.
+// stop ends the daemon with all that runs on it, after the runner, which needs it to tear down.
 func (d *docker) stop() error {
 	d.client.CloseIdleConnections()
 	return d.daemon.stop()
@@ -150,10 +160,11 @@ func (d *docker) stop() error {
 // kinds are the kinds of Docker objects that a build can leave, in the order in which they are shown.
 var kinds = []string{"services", "tasks", "containers", "networks", "secrets", "configs", "volumes", "anonymous volumes", "images"}
 
-// anonymous are the names that Docker gives to volumes.
+// anonymous are the names that Docker gives to volumes that got none: 64 hex digits.
 var anonymous = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// objects lists all that the daemon has, by kind, without any filter.
+// objects lists all that the daemon has, by kind, without any filter: a build's labels are the runner's own claim.
+// Volumes go by name, as they have no id; all else by id, so that a new object with an old name shows.
 func (d *docker) objects(ctx context.Context) (map[string][]string, error) {
 	found := map[string][]string{}
 	for kind, path := range map[string]string{
@@ -173,6 +184,7 @@ func (d *docker) objects(ctx context.Context) (map[string][]string, error) {
 		return nil, err
 	}
 	for _, volume := range list.Volumes {
+		// Kept apart in the report: a volume that nobody named is what clean-ups forget first.
 		kind := "volumes"
 		if anonymous.MatchString(volume.Name) {
 			kind = "anonymous volumes"
@@ -182,11 +194,13 @@ func (d *docker) objects(ctx context.Context) (map[string][]string, error) {
 	return found, nil
 }
 
-// added lists what there is now and was not before, as one line with the count of each kind, and by name.
+// added lists what there is now and was not before, as one line with the count of each kind, and by name. What was
+// there before counts for nothing: the network proxy, the image.
 func added(before, now map[string][]string) (line string, names []string) {
 	var counts []string
 	for _, kind := range kinds {
 		left := slices.DeleteFunc(slices.Clone(now[kind]), func(name string) bool { return slices.Contains(before[kind], name) })
+		// Every kind is named, with a zero too: a proof says what it has looked for.
 		counts = append(counts, fmt.Sprintf("%d %s", len(left), kind))
 		for _, name := range left {
 			names = append(names, strings.TrimSuffix(kind, "s")+" "+name)

@@ -17,16 +17,19 @@ import (
 // teardown is the step that the runner adds; its log is shown as a report of its own.
 const teardown = "teardown"
 
-// follower shows the log lines of all steps of a build as they come.
+// follower shows the log lines of all steps of a build as they come. Each line is shown once, be it first seen in the
+// live log or in the stored one: lines are numbered, and those of one step come in order.
 type follower struct {
 	server *testbed.Drone
 	repo   testbed.Repo
 	out    io.Writer
 
+	// Only follow's goroutine reads and writes these two maps; active counts the live logs.
 	begun  map[testbed.StepRef]bool // the live log was opened
 	ended  map[testbed.StepRef]bool // the stored log was shown
 	active sync.WaitGroup           // the live logs
 
+	// mu guards what follows: live logs are shown by goroutines of their own.
 	mu    sync.Mutex
 	shown map[testbed.StepRef]int // the number of the next line to show
 	all   strings.Builder
@@ -40,9 +43,11 @@ func newFollower(server *testbed.Drone, repo testbed.Repo, out io.Writer) *follo
 	}
 }
 
-// follow shows a build's log until the build is done.
+// follow shows a build's log until the build is done, and returns it with its stages. It asks every 200 ms which steps
+// have begun and ended. No live log is open any more when it returns.
 func (f *follower) follow(ctx context.Context, number int64) (*drone.Build, error) {
 	live, cancel := context.WithCancel(ctx)
+	// Deferred calls run last first: the live logs are ended, then awaited.
 	defer f.active.Wait()
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -73,6 +78,7 @@ func (f *follower) look(ctx context.Context, build *drone.Build) error {
 			return
 		}
 		f.widen(len(step.Name))
+		// Whatever is not waiting, running or skipped has ended, well or not.
 		switch step.Status {
 		case drone.StatusPending, drone.StatusSkipped:
 		case drone.StatusRunning:
@@ -90,7 +96,8 @@ func (f *follower) look(ctx context.Context, build *drone.Build) error {
 	return errors.Join(errs...)
 }
 
-// rest shows what the live log of an ended step has missed.
+// rest shows what the live log of an ended step has missed: a step may be over before anybody could look, and the
+// server drops the live log at its end.
 func (f *follower) rest(ctx context.Context, ref testbed.StepRef, name string) error {
 	if f.ended[ref] {
 		return nil
@@ -106,7 +113,7 @@ func (f *follower) rest(ctx context.Context, ref testbed.StepRef, name string) e
 	return nil
 }
 
-// widen makes the column of names wide enough.
+// widen makes the column of names wide enough. Lines that were shown before stay as they are.
 func (f *follower) widen(width int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,11 +128,12 @@ func (f *follower) show(ref testbed.StepRef, name string, line drone.Line) {
 		return
 	}
 	f.shown[ref] = line.Number + 1
+	// Without the names, and as it was written: a secret could stand in two entries that make one line.
 	f.all.WriteString(line.Message)
 	_, _ = fmt.Fprintf(f.out, "%*s | %s\n", f.width, name, strings.TrimRight(line.Message, "\n"))
 }
 
-// text returns all that was shown of the logs.
+// text returns all that was shown of the logs, for the search for the secret.
 func (f *follower) text() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,7 +149,7 @@ func each(build *drone.Build, visit func(testbed.StepRef, *drone.Step)) {
 	}
 }
 
-// result prints how each step ended.
+// result prints how each step ended, the runner's own step teardown too.
 func (d *demo) result(build *drone.Build) {
 	d.heading("The result: build %d is %s", build.Number, build.Status)
 	each(build, func(_ testbed.StepRef, step *drone.Step) {
@@ -153,7 +161,7 @@ func (d *demo) result(build *drone.Build) {
 	})
 }
 
-// green returns an error unless the build passed with each step as the pipeline means it.
+// green returns an error unless the build passed.
 func (d *demo) green(build *drone.Build) error {
 	if build.Status != drone.StatusPassing {
 		return fmt.Errorf("the build is not green: it is %s", testbed.Describe(build))

@@ -1,6 +1,11 @@
-// Command demo shows the whole way at work: it starts Gitea, Drone, a Docker Swarm, cc-ci-runner and cc-ci-bridge on the
-// loopback address, opens a pull request, comments !testme on it, follows the build that the bridge starts, and checks
-// the answer and that nothing is left. It exits with 0 only if all of that holds.
+// Command demo shows the whole way at work: it starts Gitea, Drone, a Docker Swarm, cc-ci-runner and cc-ci-bridge on
+// the loopback address, opens a pull request, comments !testme on it, follows the build that the bridge starts, and
+// checks the answer and that nothing is left. It exits with 0 only if all of that holds.
+//
+// main.go begins and ends it; prepare.go makes what the story needs, with bridge.go and docker.go for two of its
+// parts; story.go tells it and judges; follow.go shows the build's logs. pipeline.yml, docker.yml and compose.yml are
+// what is built. scripts/demo compiles and runs it. Where there can be no Docker, that part is left out and said so,
+// and the rest is judged all the same.
 package main
 
 import (
@@ -22,6 +27,7 @@ func main() {
 	keep := flag.Bool("keep", false, "leave everything running until Ctrl-C, and print addresses and logins")
 	program := flag.String("runner", "", "the `program` to show, e.g. an older runner; ours is built when empty")
 	flag.Parse()
+	// SIGHUP is a terminal that was closed: it stops and removes everything, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	d := &demo{
@@ -34,7 +40,7 @@ func main() {
 	}
 }
 
-// demo is one run of the demo.
+// demo is one run of the demo. Its parts are set as they are started; stop ends those that are there.
 type demo struct {
 	out        io.Writer
 	program    string // the runner; empty until it is built
@@ -52,7 +58,9 @@ type demo struct {
 	recipe, ci  testbed.Repo
 }
 
-// run starts the parts, tells the story, and stops the parts again, whatever happened.
+// run starts the parts, tells the story, and stops the parts again, whatever happened. With keep it waits for the end
+// of ctx before that; a story that failed then still fails the run. Stopping has a context of its own, since an
+// interruption must not cut it.
 func (d *demo) run(ctx context.Context, keep bool) (err error) {
 	d.heading("Starting the servers")
 	d.bed, err = testbed.Start(ctx, testbed.Options{Log: d.out})
@@ -66,10 +74,12 @@ func (d *demo) run(ctx context.Context, keep bool) (err error) {
 			d.say("done: %s", d.verdict())
 		}
 	}()
+	// From here on what was started is stopped on each way out.
 	if err := d.prepare(ctx); err != nil {
 		return interrupted(ctx, err)
 	}
 	err = d.story(ctx)
+	// Kept also when it failed: that is when there is most to look at.
 	if keep && ctx.Err() == nil {
 		if err != nil {
 			d.say("the demo failed: %v", err)
@@ -81,7 +91,7 @@ func (d *demo) run(ctx context.Context, keep bool) (err error) {
 	return interrupted(ctx, err)
 }
 
-// interrupted replaces the errors that an interruption causes.
+// interrupted replaces the errors that an interruption causes: they would look like a fault of the demo's.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -97,9 +107,10 @@ func (d *demo) verdict() string {
 	return "the build was green, the pull request says so, nothing was left"
 }
 
-// logins tells how to look at the servers.
+// logins tells how to look at the servers. The passwords are made for this run and die with it.
 func (d *demo) logins() {
 	d.heading("Look around")
+	// Everything listens on the loopback address only, so a login that is printed is good for this machine.
 	gitea, server := d.bed.Gitea, d.bed.Drone
 	d.say("Gitea      %s   login %s, password %s", gitea.URL(), d.maintainer.Name, d.maintainer.Password)
 	d.say("           administrator: login %s, password %s", gitea.Admin.Name, gitea.Admin.Password)
@@ -110,10 +121,12 @@ func (d *demo) logins() {
 	if d.docker != nil {
 		d.say("Docker     docker -H %s info", d.docker.Host)
 	}
+	// The pull request of the story is the first there, and is still open.
 	d.say("Comment !testme on %s/%s/pulls/1 and watch. Ctrl-C stops and removes everything.", gitea.URL(), d.recipe.Slug())
 }
 
-// stop ends the bridge, then the runner, so that it can tear its builds down, then what both need.
+// stop ends the bridge, then the runner, so that it can tear its builds down, then what both need. Every part gets its
+// chance: what one could not end does not keep the others.
 func (d *demo) stop(ctx context.Context) error {
 	var errs []error
 	if d.bridge != nil {
@@ -134,7 +147,8 @@ func (d *demo) heading(format string, args ...any) { d.say("\n== "+format, args.
 // say writes a line for the reader. A terminal that went away is no reason to leave servers running.
 func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format+"\n", args...) }
 
-// lockedWriter lets several goroutines write whole lines.
+// lockedWriter lets several goroutines write whole lines: the follower's, the bridge's comment and the story come at
+// the same time, each line in one call of Write.
 type lockedWriter struct {
 	mu sync.Mutex
 	to io.Writer

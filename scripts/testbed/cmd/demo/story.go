@@ -15,7 +15,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/scripts/testbed"
 )
 
-// story goes from a pull request to the answer on it and judges what it sees.
+// story goes from a pull request to the answer on it and judges what it sees: that is done at the end and all at once,
+// so that the reader sees every check that fails.
 func (d *demo) story(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("the demo took more than five minutes"))
 	defer cancel()
@@ -32,12 +33,14 @@ func (d *demo) story(ctx context.Context) error {
 	if _, err := d.maintainer.Comment(ctx, d.recipe, pull, "!testme"); err != nil {
 		return err
 	}
+	// The comment changes while the build runs: both are shown as they happen.
 	watching, done := context.WithCancel(ctx)
 	defer done()
 	var answer string
 	var watchErr error
 	var watch sync.WaitGroup
 	watch.Go(func() { answer, watchErr = d.watch(watching, pull) })
+	// The watcher is awaited on each way out; after an error its answer is of no interest.
 	build, log, err := d.follow(ctx, pull)
 	if err != nil {
 		done()
@@ -60,12 +63,14 @@ func (d *demo) objects(ctx context.Context) (map[string][]string, error) {
 	return d.docker.objects(ctx)
 }
 
-// open forks the recipe, changes it and asks the maintainer to take the change.
+// open forks the recipe, changes it and asks the maintainer to take the change: what a stranger does, who may write to
+// no repository here but the fork.
 func (d *demo) open(ctx context.Context) (number int64, sha string, err error) {
 	fork, err := d.contributor.Fork(ctx, d.recipe)
 	if err != nil {
 		return 0, "", err
 	}
+	// One line of the recipe, which shows in the greeting.
 	changed := strings.Replace(compose, "the main branch", "the pull request", 1)
 	sha, err = d.contributor.Push(ctx, fork, testbed.Commit{
 		Branch: "greet", Message: "Greet from here", Files: map[string]string{"compose.yml": changed},
@@ -82,7 +87,8 @@ func (d *demo) open(ctx context.Context) (number int64, sha string, err error) {
 	return pull.Index, sha, nil
 }
 
-// watch prints the bot's comment whenever it changes, until it tells a result, which it returns.
+// watch prints the bot's comment whenever it changes, until it tells a result, which it returns. The bridge sets a
+// result in bold letters, and nothing before it.
 func (d *demo) watch(ctx context.Context, pull int64) (string, error) {
 	last := ""
 	for !strings.Contains(last, "**") {
@@ -90,6 +96,7 @@ func (d *demo) watch(ctx context.Context, pull int64) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		// The bot edits one comment; a second one of its own would be a refusal, and is shown as well.
 		for _, comment := range comments {
 			if comment.Poster.ID == d.bot.ID && comment.Body != last {
 				last = comment.Body
@@ -106,8 +113,10 @@ func (d *demo) watch(ctx context.Context, pull int64) (string, error) {
 	return last, nil
 }
 
-// follow waits for the build that the bridge starts, shows its log, its teardown report and its result.
+// follow waits for the build that the bridge starts, shows its log, its teardown report and its result. It also
+// returns all that was logged.
 func (d *demo) follow(ctx context.Context, pull int64) (*drone.Build, string, error) {
+	// The bridge hands the number of the pull request over as a parameter.
 	meant := func(build *drone.Build) bool { return build.Params["PR"] == fmt.Sprint(pull) }
 	started, err := d.bed.Drone.WaitFor(ctx, d.ci, meant)
 	if err != nil {
@@ -119,6 +128,7 @@ func (d *demo) follow(ctx context.Context, pull int64) (*drone.Build, string, er
 	if err != nil {
 		return nil, "", err
 	}
+	// The runner's report comes through Drone, like every step's log.
 	ref, err := testbed.Ref(build, teardown)
 	if err != nil {
 		return nil, "", err
@@ -133,7 +143,8 @@ func (d *demo) follow(ctx context.Context, pull int64) (*drone.Build, string, er
 	return build, follower.text() + report, nil
 }
 
-// answered returns an error unless the pull request tells of a success, in the comment and in the commit's status.
+// answered returns an error unless the pull request tells of a success, in the comment and in the commit's status. The
+// status is waited for: the bridge sets it beside the comment, and nothing says which is first.
 func (d *demo) answered(ctx context.Context, sha, answer string) error {
 	if !strings.Contains(answer, "**success**") {
 		return fmt.Errorf("the comment does not say success: %s", answer)
@@ -148,6 +159,7 @@ func (d *demo) answered(ctx context.Context, sha, answer string) error {
 		if err != nil {
 			return fmt.Errorf("read the commit's statuses: %w", err)
 		}
+		// A commit has a list of statuses, the older ones of one name among them.
 		set := func(s *gitea.Status) bool { return s.Context == name && s.State == gitea.StatusSuccess }
 		if slices.ContainsFunc(statuses, set) {
 			d.say("the comment says success, and the commit's status %s is success", name)
@@ -161,8 +173,10 @@ func (d *demo) answered(ctx context.Context, sha, answer string) error {
 	}
 }
 
-// clean returns an error unless the build left nothing behind and its log kept the secret.
+// clean returns an error unless the build left nothing behind and its log kept the secret. It looks at the host and
+// the Swarm itself, and takes nobody's word: not the runner's report, not its exit code.
 func (d *demo) clean(ctx context.Context, before map[string][]string, log string) error {
+	// By the mark in its command line: that process left its session and ignores SIGTERM.
 	processes, err := testbed.Processes(d.mark)
 	if err != nil {
 		return err
