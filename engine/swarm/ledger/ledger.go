@@ -23,6 +23,9 @@ import (
 
 const suffix = ".jsonl"
 
+// maxLine bounds a line, in bytes. Names come from builds, and one that is too long must not make the rest unreadable.
+const maxLine = 1 << 20
+
 // Header is a ledger's first line: whose it is.
 type Header struct {
 	Build   string            `json:"build"`
@@ -85,7 +88,7 @@ func Open(dir string, header Header) (*Ledger, error) {
 	return l, nil
 }
 
-// Add writes an entry down before it returns. The same entry twice is one line.
+// Add writes an entry down before it returns. The same entry twice is one line. One that Read could not take is an error.
 func (l *Ledger) Add(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,6 +127,9 @@ func (l *Ledger) remember(e Entry) {
 // line appends one line with one write, so that a crash leaves whole lines.
 func (l *Ledger) line(v any) error {
 	b, err := json.Marshal(v)
+	if err == nil && len(b) >= maxLine {
+		err = errors.New("the line is too long")
+	}
 	if err == nil {
 		_, err = l.file.Write(append(b, '\n'))
 	}
@@ -157,7 +163,7 @@ func Read(dir, build string) (Header, []Entry, error) {
 	header := Header{Build: build}
 	var entries []Entry
 	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, maxLine)
 	for first := true; lines.Scan(); first = false {
 		var e Entry
 		switch {

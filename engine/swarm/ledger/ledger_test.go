@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -77,6 +78,22 @@ func TestCutShort(t *testing.T) {
 	}
 	if _, entries, err := ledger.Read(dir, "b1"); err != nil || !slices.Contains(entries, ledger.Entry{Kind: "secret", Name: "s"}) {
 		t.Errorf("an entry after a cut line is lost: %v, %v", entries, err)
+	}
+}
+
+// TestTooLong keeps what can be read: who could not read the ledger could not tear the build down.
+func TestTooLong(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	if err := l.Add(ledger.Entry{Kind: "volume", Name: strings.Repeat("v", 1<<20)}); err == nil {
+		t.Error("a line was taken that is too long to be read")
+	}
+	long := ledger.Entry{Kind: "volume", Name: strings.Repeat("v", 1<<19)}
+	if err := l.Add(long); err != nil {
+		t.Error(err)
+	}
+	if _, entries, err := ledger.Read(dir, "b1"); err != nil || !slices.Equal(entries, []ledger.Entry{long}) {
+		t.Errorf("%d entries, %v", len(entries), err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,19 @@ func TestLedgerComesFirst(t *testing.T) {
 	}
 	if f.ledger.Knows("volume", "named") {
 		t.Error("the ledger takes a named volume of unknown owner for the build's")
+	}
+}
+
+// A build that gives a service a label of any length must not make its own ledger unreadable: nothing would remove what
+// it made. Names that count are written down.
+func TestLongStacks(t *testing.T) {
+	f := start(t, proxy.Own)
+	stack := `{"Name":"web","Labels":{"com.docker.stack.namespace":"%s"}}`
+	f.send("POST", "/services/create", fmt.Sprintf(stack, strings.Repeat("<", 1<<19))) // each is six bytes in the ledger
+	f.send("POST", "/services/create", fmt.Sprintf(stack, "app"))
+	_, entries, err := ledger.Read(filepath.Join(filepath.Dir(filepath.Dir(f.cfg.Socket)), "ledger"), "b1")
+	if err != nil || !slices.Contains(entries, ledger.Entry{Kind: "stack", Name: "app"}) {
+		t.Errorf("%d entries, %v", len(entries), err)
 	}
 }
 

@@ -9,6 +9,10 @@ import (
 // stackLabel is what `docker stack deploy` and abra mark the objects of a stack with.
 const stackLabel = "com.docker.stack.namespace"
 
+// longestStack is how long the name of a stack can be that matters: as long as a domain. Names of services, secrets and
+// configs, which begin with it, have at most 64 characters.
+const longestStack = 253
+
 // createService labels a service, its containers and its volumes. The service's own label is for lists and for its tasks,
 // that of its ContainerSpec reaches the containers, on every node, and that of a mount the volume that a node makes for it.
 func createService(c *call) error {
@@ -95,7 +99,7 @@ func (c *call) noteStack(spec object) error {
 		return err
 	}
 	stack, ok := labels[stackLabel].(string)
-	if !ok || stack == "" {
+	if !ok || stack == "" || len(stack) > longestStack { // the ledger is not for what a build writes into labels
 		return nil
 	}
 	if c.p.Stack != nil {
