@@ -5,6 +5,8 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -248,6 +250,28 @@ func TestArchives(t *testing.T) {
 		}
 		if got := f.daemon.take(); (got != nil) != (c.status == 200) {
 			t.Errorf("%s: the daemon got all of it: %v", c.name, got != nil)
+		}
+	}
+}
+
+// TestArchiveOfNames loads an image under the name that it has anyway: whose it is shows in the digest of its
+// configuration. Digests are not kept without a bound.
+func TestArchiveOfNames(t *testing.T) {
+	f := start(t, proxy.Own)
+	sum := sha256.Sum256([]byte("{}"))
+	theirs := map[string]any{"Id": "sha256:" + hex.EncodeToString(sum[:]), "Config": map[string]any{"Labels": map[string]any{"cc-ci.image": "b2"}}}
+	f.daemon.objects["/images/theirs:latest/json"] = theirs
+	image := []file{entry("c.json", "{}"), entry("manifest.json", `[{"Config":"c.json","RepoTags":["theirs:latest"]}]`)}
+	var names []file
+	for i := range 5 {
+		names = append(names, entry(fmt.Sprint(i, strings.Repeat("x", 900<<10)), ""))
+	}
+	for _, c := range []struct {
+		files  []file
+		status int
+	}{{image, 200}, {append(names, image...), 403}} {
+		if status, answer := f.call("POST", "/images/load", string(archive(t, c.files...))); status != c.status {
+			t.Errorf("%d files: %d %s, want %d", len(c.files), status, answer, c.status)
 		}
 	}
 }

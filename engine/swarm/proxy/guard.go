@@ -223,6 +223,7 @@ type imageNames struct {
 	sums  map[string]string // file: digest of its content
 	texts map[string]*bytes.Buffer
 	hash  func() // finishes the digest of the last file
+	kept  int    // how long the names of files with a digest are together
 }
 
 // entry reads along with what holds names. Links are only known for layers; elsewhere they could stand in for a file
@@ -248,7 +249,9 @@ func (n *imageNames) entry(h *tar.Header, r io.Reader) (io.Reader, error) {
 		n.texts[name] = text
 		return io.TeeReader(r, text), nil
 	}
-	if h.Size > namesLimit {
+	// Without its digest an image is judged by its name alone. An archive of nothing but names, which gzip makes small,
+	// would otherwise take the runner's memory.
+	if n.kept += len(name) + sha256.Size; h.Size > namesLimit || n.kept > namesLimit {
 		delete(n.sums, name)
 		return r, nil
 	}
