@@ -164,7 +164,8 @@ func createImage(c *call) error {
 	// An image that was there before is not the build's to remove.
 	_, err := c.p.look(c.ctx(), image, ref)
 	if absent(err) {
-		err = c.p.Ledger.Add(ledger.Entry{Kind: string(image), Name: ref, Note: "pulled"})
+		// Newer clients send docker.io/library/busybox for busybox (moby, client/image_pull.go).
+		err = c.p.Ledger.Add(ledger.Entry{Kind: string(image), Name: tagged(ref), Note: "pulled"})
 	}
 	if err != nil {
 		return err

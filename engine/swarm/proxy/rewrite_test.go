@@ -107,6 +107,22 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+// TestPulled pulls an image as newer and as older clients name it, and removes it by its short name.
+func TestPulled(t *testing.T) {
+	f := start(t, proxy.Own)
+	for ref, name := range map[string]string{
+		"docker.io/library/new&tag=1": "new:1", "old&tag=1": "old:1", "docker.io/octo/app&tag=1": "octo/app:1",
+	} {
+		f.send("POST", "/images/create?fromImage="+ref, "")
+		f.daemon.mu.Lock()
+		f.daemon.objects["/images/"+name+"/json"] = map[string]any{"Id": "sha256:1", "Config": map[string]any{}}
+		f.daemon.mu.Unlock()
+		if status, answer := f.call("DELETE", "/images/"+name, ""); status != 200 {
+			t.Errorf("%s, pulled as %s, is not removed: %d %s", name, ref, status, answer)
+		}
+	}
+}
+
 // TestTargets makes calls on single objects by name: the daemon must get the id that was judged.
 func TestTargets(t *testing.T) {
 	f := start(t, proxy.Own)
