@@ -5,9 +5,11 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/proxy"
@@ -319,6 +323,55 @@ func TestStreams(t *testing.T) {
 	}
 	if _, err := os.Stat(f.cfg.Socket); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// lines is a log whose lines can be waited for.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// TestBrokenAnswer has a daemon that ends in the middle of an answer. The runner's own log says so, and no other.
+func TestBrokenAnswer(t *testing.T) {
+	f := start(t, proxy.Own)
+	said := make(lines, 100)
+	logger := logrus.New()
+	logger.SetOutput(said)
+	f.cfg.Log = logrus.NewEntry(logger)
+	f.cfg.Socket = filepath.Join(t.TempDir(), "s", "docker.sock")
+	f.cfg.Dial = func(context.Context) (net.Conn, error) {
+		conn, daemon := net.Pipe()
+		go func() {
+			_, _ = http.ReadRequest(bufio.NewReader(daemon)) // the test sees what comes back
+			_, _ = io.WriteString(daemon, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+			_ = daemon.Close()
+		}()
+		return conn, nil
+	}
+	p, err := proxy.Start(t.Context(), f.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := f.client.Get("http://docker/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("half an answer is given out as a whole one")
+	}
+	select {
+	case line := <-said:
+		if !strings.Contains(line, "level=warning") || !strings.Contains(line, "unexpected EOF") {
+			t.Errorf("the log says %q", line)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the log says nothing")
+	}
+	if err := errors.Join(resp.Body.Close(), p.Close()); err != nil {
+		t.Error(err)
 	}
 }
 

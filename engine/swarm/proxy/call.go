@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"mime"
 	"net/http"
 	"net/http/httputil"
@@ -216,7 +217,7 @@ func (c *call) send(o object, h hook) error {
 
 // newReverse is the part that carries calls: it flushes at once, for logs and events are followed, and takes connections
 // over for streams, of which it closes each half by itself (the end of a step's input must not end its output).
-func (p *Proxy) newReverse() *httputil.ReverseProxy {
+func (p *Proxy) newReverse(errorLog *log.Logger) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport: &backend{p.backend},
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -234,7 +235,7 @@ func (p *Proxy) newReverse() *httputil.ReverseProxy {
 			return nil
 		},
 		ErrorHandler: p.answer,
-		ErrorLog:     nil,
+		ErrorLog:     errorLog,
 	}
 }
 

@@ -19,9 +19,11 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -142,7 +144,8 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 		ReadBufferSize:      copyBuffer,
 		WriteBufferSize:     copyBuffer + chunkFrame,
 	}
-	p.reverse = p.newReverse()
+	errorLog := log.New(serverLog{cfg.Log}, "", 0)
+	p.reverse = p.newReverse(errorLog)
 	listener, err := listen(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open the Docker socket of %s: %w", cfg.Build, err)
@@ -155,7 +158,7 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 		Handler:           p,
 		ReadHeaderTimeout: time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          nil,
+		ErrorLog:          errorLog,
 	}
 	go func() {
 		p.served <- p.server.Serve(&tracked{Listener: listener, p: p})
@@ -194,6 +197,16 @@ func listen(cfg Config) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// serverLog takes what net/http says of itself (a daemon that broke an answer off, a panic) into the runner's log: left
+// alone it would write to standard error, past the log's form and level.
+type serverLog struct{ entry *logrus.Entry }
+
+// Write implements io.Writer.
+func (l serverLog) Write(b []byte) (int, error) {
+	l.entry.Warnf("Docker socket: %s", bytes.TrimSpace(b))
+	return len(b), nil
 }
 
 // Seal refuses every further call, so that nothing new is made while the build's objects are removed. Streams that are
