@@ -57,9 +57,12 @@ func (n *node) try(ctx context.Context, look func(context.Context) error) error 
 	}
 	limited, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
-	n.failure = look(limited)
-	n.until = time.Now().Add(nodeRetry)
-	return n.failure
+	err := look(limited)
+	if err != nil && ctx.Err() != nil {
+		return err // the caller's time was over, which says nothing about the node
+	}
+	n.failure, n.until = err, time.Now().Add(nodeRetry)
+	return err
 }
 
 // swarmID is the Swarm's name for the node, or empty while nobody knows it. It never changes while the node stays in the
