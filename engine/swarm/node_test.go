@@ -3,6 +3,12 @@ package swarm
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -40,5 +46,48 @@ func TestTry(t *testing.T) {
 		if looked != c.again || (err == nil) != c.again {
 			t.Errorf("%s: the next look: %v, %v", c.name, looked, err)
 		}
+	}
+}
+
+// TestCloseSSH closes a connection whose ssh has left a process behind that keeps its output open.
+func TestCloseSSH(t *testing.T) {
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\nsleep 600 &\necho $! >%[1]s/new && mv %[1]s/new %[1]s/pid\nexec cat\n", dir)
+	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	dial, err := sshDialer("ssh://node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	for deadline := time.Now().Add(30 * time.Second); pid == 0; time.Sleep(10 * time.Millisecond) {
+		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		if err != nil && time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- conn.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the connection does not close while another process has its output")
 	}
 }

@@ -34,6 +34,10 @@ func sshDialer(endpoint string) (func(context.Context) (net.Conn, error), error)
 	return func(ctx context.Context) (net.Conn, error) { return dialSSH(ctx, args) }, nil
 }
 
+// sshLinger is how long the output of an ssh that has ended is waited for. A process of its own may hold it open for ever:
+// the master of shared connections (ControlPersist in ssh_config(5)), or a ProxyCommand.
+const sshLinger = time.Second
+
 // sshConn is a connection to a remote daemon over the standard streams of ssh, the way Docker's own client does it (cli,
 // cli/connhelper). One reader and one writer may use it at the same time, as an http.Transport does.
 type sshConn struct {
@@ -57,6 +61,7 @@ func dialSSH(ctx context.Context, args []string) (net.Conn, error) {
 		return nil, err
 	}
 	c.cmd.Stderr = &c.reason
+	c.cmd.WaitDelay = sshLinger
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("connect to Docker over ssh: %w", err)
 	}
