@@ -28,6 +28,9 @@ const (
 	nodeRetry   = 10 * time.Second
 )
 
+// userAgent is how the runner's own calls look in the daemon's log.
+const userAgent = "cc-ci-runner"
+
 // node is one daemon of the Swarm, shared by the teardowns of all builds.
 type node struct {
 	endpoint string
@@ -93,7 +96,7 @@ func connect(endpoint, certs string) (*node, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
 	n := &node{endpoint: endpoint, timeout: nodeTimeout}
 	var err error
-	opts := []client.Opt{client.WithUserAgent("cc-ci-runner")}
+	opts := []client.Opt{client.WithUserAgent(userAgent)}
 	switch {
 	case ok && scheme == "unix":
 		n.dial = func(ctx context.Context) (net.Conn, error) { return redial(ctx, "unix", addr) }
@@ -133,6 +136,17 @@ func connect(endpoint, certs string) (*node, error) {
 		n.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx) }
 	}
 	return n, nil
+}
+
+// patient is a client of the node whose calls wait for a daemon that is starting again.
+func (n *node) patient() (*client.Client, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return n.dial(ctx) }
+	opts := []client.Opt{client.WithUserAgent(userAgent), client.WithHost("http://docker"), client.WithDialContext(dial)}
+	docker, err := client.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Docker at %s: %w", n.endpoint, err)
+	}
+	return docker, nil
 }
 
 // redial connects to a daemon and waits for one that is starting again: its socket is gone (ENOENT), or there and nobody

@@ -98,8 +98,10 @@ type Swarm struct {
 
 	apps *regexp.Regexp // nil without a pattern: then no stack is one that only builds deploy
 
-	// dial opens a connection of the steps'. It waits for a daemon that is starting again, which docker does not.
-	dial func(context.Context) (net.Conn, error)
+	// dial opens a connection of the steps', and patient is the client of their sockets. Both wait for a daemon that is
+	// starting again, which docker does not.
+	dial    func(context.Context) (net.Conn, error)
+	patient *client.Client
 
 	// mu guards the maps below, and the locks of each socket.
 	mu       sync.Mutex
@@ -132,6 +134,9 @@ func Open(_ context.Context, cfg Config) (*Swarm, error) {
 		return nil, err
 	}
 	s.docker, s.dial, s.nodes = manager.docker, manager.dial, []*node{manager}
+	if s.patient, err = manager.patient(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	for _, endpoint := range cfg.Nodes {
 		n, err := connect(endpoint, cfg.CertDir)
 		if err != nil {
@@ -146,6 +151,9 @@ func Open(_ context.Context, cfg Config) (*Swarm, error) {
 // by Detach, before.
 func (s *Swarm) Close() error {
 	var err error
+	if s.patient != nil {
+		err = s.patient.Close()
+	}
 	for _, n := range s.nodes {
 		err = errors.Join(err, n.docker.Close())
 	}
@@ -180,7 +188,7 @@ func (s *Swarm) Attach(ctx context.Context, b Build) (string, error) {
 		Build: b.Name, Labels: b.Labels, Socket: s.socketPath(b.Name), UID: b.UID, GID: b.GID,
 		Policy: policy, Root: b.Root, Workspace: b.Workspace, Tmp: b.Tmp,
 		Networks: s.cfg.Networks, Mounts: s.cfg.Mounts, Caps: s.cfg.Caps,
-		Docker: s.docker, Dial: s.dial, Ledger: l, Namespace: namespace, Log: s.cfg.Log.WithField("build", b.Name),
+		Docker: s.patient, Dial: s.dial, Ledger: l, Namespace: namespace, Log: s.cfg.Log.WithField("build", b.Name),
 		HoldTimeout: holdTimeout, BodyLimit: bodyLimit,
 		Stack: func(stack string) { s.holdApp(b.Name, stack) },
 	}
