@@ -99,7 +99,7 @@ func (t *teardown) run(ctx context.Context) (*holding, error) {
 		case err != nil:
 			failure, clean = err, 0
 		case h.empty():
-			clean, pause = clean+1, firstPause
+			last, clean, pause, failure = h, clean+1, firstPause, nil
 		default:
 			last, clean, failure = h, 0, nil
 			if t.note(h) {
