@@ -242,6 +242,20 @@ func TestCancelThatNoWatchTells(t *testing.T) {
 	g.checkCancelled(t, job, cancelled)
 }
 
+// A build that was deleted on the server is nobody's to cancel any more: it ends, and is not asked for again and again.
+func TestBuildIsDeleted(t *testing.T) {
+	t.Parallel()
+	g := newRig(t).start()
+	job := g.build(testStep{Name: "slow", Sh: "sleep 1000"})
+	g.running(job.Stage, 1)
+	g.srv.Delete(job.Build)
+	eventually(t, "the stage is forgotten", func() bool { return len(g.journalled()) == 0 })
+	if left := g.host.left(t); len(left) > 0 {
+		t.Errorf("left on the host: %v", left)
+	}
+	g.settled(g.build(testStep{Name: "after", Sh: "true"}).Stage)
+}
+
 // A cancel between the end of the last step and the final report does not turn the build green.
 func TestCancelDuringTeardown(t *testing.T) {
 	t.Parallel()

@@ -111,6 +111,11 @@ func (r *reporter) beat(ctx context.Context) error {
 	case errors.Is(err, client.ErrOptimisticLock):
 		r.cancelled()
 		return nil
+	// Deleted with its repository: nobody can cancel it any more, or see how it ends.
+	case errors.Is(err, client.ErrGone):
+		r.log.Warn("the server has deleted the build: it is ended")
+		r.cancelled()
+		return nil
 	}
 	return err
 }
@@ -122,6 +127,9 @@ func (r *reporter) look(ctx context.Context) error {
 	var stage drone.Stage
 	r.rec.read(func(e *entry) { stage = *e.Stage })
 	now, err := r.server.Detail(ctx, &stage)
+	if errors.Is(err, client.ErrGone) {
+		return nil // or only the repository's owner is gone, without whom there are no details: confirmations can tell
+	}
 	if err != nil {
 		return err
 	}

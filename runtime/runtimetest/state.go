@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -184,6 +185,17 @@ func (s *Server) Cancel(id int64) {
 			}
 		}
 	}
+	s.touch()
+}
+
+// Delete removes a build with its stages and steps, without a word to those that watch it. That is what becomes of a
+// build when its repository is deleted, or when old builds are purged.
+func (s *Server) Delete(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.state.builds, id)
+	maps.DeleteFunc(s.state.steps, func(_ int64, step *drone.Step) bool { return s.state.stages[step.StageID].BuildID == id })
+	maps.DeleteFunc(s.state.stages, func(_ int64, stage *drone.Stage) bool { return stage.BuildID == id })
 	s.touch()
 }
 
