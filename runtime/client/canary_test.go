@@ -61,6 +61,7 @@ func TestCanary(t *testing.T) {
 		runtimetest.StatusText(401, rpc),
 		runtimetest.Redirect("https://elsewhere.example.com/?token=" + rpc),
 		runtimetest.StatusText(200, `{"id":"`+rpc+`"}`),
+		runtimetest.StatusText(200, fmt.Sprintf(`{"id":%q}`, rpc)),
 		runtimetest.Reset(), runtimetest.Hang(),
 	} {
 		srv.Heal()

@@ -88,7 +88,7 @@ func (d *dumper) writeBody(b *bytes.Buffer, prefix string, body []byte) {
 		fmt.Fprintf(b, "%s%.300q\n", prefix, text)
 		return
 	}
-	clean, err := json.Marshal(redact("", v))
+	clean, err := json.Marshal(d.redact("", v))
 	if err != nil {
 		fmt.Fprintf(b, "%s(%v)\n", prefix, err)
 		return
@@ -100,8 +100,8 @@ func (d *dumper) writeBody(b *bytes.Buffer, prefix string, body []byte) {
 }
 
 // redact replaces what is secret in a decoded body: the values of secrets, the netrc, the key that encrypts and
-// signs configurations, and the configuration itself, which may hold any of them.
-func redact(key string, v any) any {
+// signs configurations, the configuration itself, which may hold any of them, and the runner's own secret anywhere.
+func (d *dumper) redact(key string, v any) any {
 	switch strings.ToLower(key) {
 	case "secret", "secrets", "netrc", "signer", "token", "password", "config", "data", "params":
 		if v == nil || v == "" {
@@ -110,13 +110,15 @@ func redact(key string, v any) any {
 		return redacted
 	}
 	switch v := v.(type) {
+	case string: // here, since its JSON form may differ from it
+		return strings.ReplaceAll(v, d.secret, redacted)
 	case map[string]any:
 		for k, inner := range v {
-			v[k] = redact(k, inner)
+			v[k] = d.redact(k, inner)
 		}
 	case []any:
 		for i, inner := range v {
-			v[i] = redact("", inner)
+			v[i] = d.redact("", inner)
 		}
 	}
 	return v
