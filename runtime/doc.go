@@ -22,4 +22,9 @@
 //	report.go, ending.go   what the server is told, under which version, and for how long it is tried
 //	journal.go, state.go   what survives a crash of the runner, and how a stage stands
 //	recover.go, outbox.go  what is done with it after a restart, and with what the server did not take
+//	config.go, server.go   what a Runner is made of, and what it wants of the engine and of the server
+//	limits.go, peers.go    whose stages may run, and which of them wait for another to be torn down
+//	env.go, frame.go       what is laid over a step's environment, and what is added to its log
+//	status.go, hooks.go    what metrics and pages are told
+//	timing.go              every wait, and why it is as long as it is
 package runtime

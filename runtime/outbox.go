@@ -108,7 +108,8 @@ func (o *outbox) deliver(ctx context.Context, rep *reporter) bool {
 	return true
 }
 
-// forget removes the journal's entry.
+// forget removes the journal's entry, and with it the spooled logs and the claim. Where the disk refuses that, the next
+// start finds the entry and learns from the server that all is said.
 func (o *outbox) forget(rep *reporter) {
 	if err := rep.rec.remove(); err != nil {
 		rep.log.WithError(err).Error("the journal entry of a finished stage cannot be removed")

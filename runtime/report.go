@@ -184,7 +184,8 @@ func (r *reporter) step(ctx context.Context, name string, taken func()) error {
 	return nil
 }
 
-// settle keeps that nothing is to be said of the step any more, where its report has not done so.
+// settle keeps that nothing is to be said of the step any more, where its report has not done so: the server refused it
+// for good, or has an end of its own.
 func (r *reporter) settle(name string) {
 	var known bool
 	r.rec.read(func(e *entry) { known = e.step(name).Reported })

@@ -17,7 +17,7 @@ type timing struct {
 	beat      time.Duration // the longest time without a confirmation that the build lives
 	beatShort time.Duration // how long one confirmation may take while the server refuses connections
 	beatLong  time.Duration // and when it takes its time
-	stagger   time.Duration // between the openings of the two watches
+	stagger   time.Duration // between the openings of the two watches: half of what one lasts
 
 	announce   time.Duration // how long a step waits for the server to know that it runs
 	stepsLimit time.Duration // how long the ends of the steps may hold up the end of their stage
@@ -34,7 +34,10 @@ type timing struct {
 	recover     time.Duration // how long polling waits for what an earlier process left to be reported
 	delivery    time.Duration // how long one delivery may take; the server may take minutes for the end of a stage
 	giveUpSteps time.Duration // after which the steps of a stage that is over on the server are left as they are there
-	giveUp      time.Duration // after which a stage that the server does not take is forgotten
+
+	// giveUp is after which a stage that the server does not take is forgotten. Drone's own reaper has ended it by then:
+	// it gives a build 24 h and looks once a day.
+	giveUp time.Duration
 }
 
 func defaultTiming() *timing {

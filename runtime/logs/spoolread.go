@@ -214,7 +214,7 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 }
 
-// thousands writes a number with commas: 1,234,567.
+// thousands writes a number that is not negative with commas: 1,234,567.
 func thousands(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
