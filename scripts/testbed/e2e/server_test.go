@@ -75,6 +75,27 @@ func (c *testCase) goneSoon(runner *testbed.Runner) {
 	}
 }
 
+// TestRepositoryIsDeleted: a build whose repository is deleted on the server while it runs is nobody's to cancel any
+// more, and ends.
+func TestRepositoryIsDeleted(t *testing.T) {
+	c := newCase(t)
+	runner := c.runner(nil)
+	c.wait(c.push(sleeper), stepRuns("sleep"))
+	c.ok(c.bed.Drone.Admin(c.ctx).RepoDelete(c.repo.Owner, c.repo.Name))
+	for {
+		files, err := runner.Leftovers()
+		c.ok(err)
+		if len(files) == 0 {
+			break
+		}
+		select {
+		case <-c.ctx.Done():
+			t.Fatalf("still there: %v", files)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // TestTimeout: a build that takes longer than its repository allows ends, is told apart from a cancelled one, and
 // leaves nothing.
 func TestTimeout(t *testing.T) {
