@@ -152,3 +152,24 @@ func TestAppLock(t *testing.T) {
 		t.Errorf("found %+v, %v", apps, err)
 	}
 }
+
+// TestPatternWithoutEnd has a live app with a secret. A pattern that could match in the middle of the secret's name must
+// not find another app in it, of which nobody holds the lock.
+func TestPatternWithoutEnd(t *testing.T) {
+	d := daemon{"/volumes": map[string]any{}, "/secrets": []any{map[string]any{"ID": "s1", "Spec": map[string]any{"Name": "shop_ci_example_org_pw_v1"}}}}
+	for _, empty := range []string{"/services", "/tasks", "/configs", "/containers/json", "/networks"} {
+		d[empty] = []any{}
+	}
+	locks := t.TempDir()
+	held, err := os.Create(filepath.Join(locks, "cc-ci-app-shop.ci.example.org.lock"))
+	check(t, err)
+	check(t, unix.Flock(int(held.Fd()), unix.LOCK_EX))
+	s, err := swarm.Open(t.Context(), swarm.Config{Mode: swarm.ModeProxy, Endpoint: d.serve(t), AppPattern: `\.ci\.example\.org`, LockDir: locks})
+	check(t, err)
+	apps, err := s.FindApps(t.Context())
+	if err != nil || len(apps) != 1 || apps[0].Stack != "shop_ci_example_org" || !apps[0].Live {
+		t.Errorf("found %+v, %v", apps, err)
+	}
+	check(t, s.Close())
+	check(t, held.Close())
+}

@@ -104,8 +104,8 @@ func stackOf(name string, own, others map[string]bool) string {
 // result may be no domain at all: a build chooses its stacks' names, so paths are made of its filepath.Base.
 func domain(stack string) string { return strings.ReplaceAll(stack, "_", ".") }
 
-// appStack says whether a stack is one that, by the configured pattern, only builds deploy. The pattern is not anchored
-// here: an admin who means whole domains writes ^ and $.
+// appStack says whether a stack is one that, by the configured pattern, only builds deploy. The pattern has to match up to
+// the domain's end, but not from its beginning: an admin who means whole domains writes ^.
 func (s *Swarm) appStack(stack string) bool {
 	return s.apps != nil && s.apps.MatchString(domain(stack))
 }

@@ -124,7 +124,9 @@ func Open(_ context.Context, cfg Config) (*Swarm, error) {
 	}
 	if cfg.AppPattern != "" {
 		var err error
-		if s.apps, err = regexp.Compile(cfg.AppPattern); err != nil {
+		// Up to the end of the domain: the name of a secret begins with its stack's, and a pattern that matches in the
+		// middle would take a longer part of it for another app, whose lock nobody holds.
+		if s.apps, err = regexp.Compile("(?:" + cfg.AppPattern + `)\z`); err != nil {
 			return nil, fmt.Errorf("read the pattern of app domains: %w", err)
 		}
 	}
