@@ -51,7 +51,12 @@ func (s *Swarm) openLock(stack string, flags int) (*os.File, error) {
 	if s.cfg.LockDir != "" {
 		path = filepath.Join(s.cfg.LockDir, "cc-ci-app-"+filepath.Base(domain(stack))+".lock")
 	}
-	f, err := os.OpenFile(path, flags, 0o644)
+	// Without O_CREATE first: in a directory such as /run/lock the kernel refuses that for a file that another user made,
+	// a pipeline's step for one, to root too (fs.protected_regular in proc_sys_fs(5)).
+	f, err := os.OpenFile(path, flags&^os.O_CREATE, 0o644)
+	if errors.Is(err, os.ErrNotExist) && flags&os.O_CREATE != 0 {
+		f, err = os.OpenFile(path, flags, 0o644)
+	}
 	if err != nil || path == os.DevNull {
 		return f, err
 	}
