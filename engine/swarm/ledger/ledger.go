@@ -55,6 +55,7 @@ type Ledger struct {
 	header  Header
 	entries map[Entry]bool
 	names   map[[2]string]bool // kind and name, kind and id
+	torn    bool               // the last line was cut short, by a full disk for one
 }
 
 // Open starts the build's ledger, or goes on with the one that is there, whose header then stands. The caller closes it.
@@ -130,8 +131,12 @@ func (l *Ledger) line(v any) error {
 	if err == nil && len(b) >= maxLine {
 		err = errors.New("the line is too long")
 	}
+	if err == nil && l.torn { // or this line would be a part of that one, and as unreadable
+		err = l.mend()
+	}
 	if err == nil {
 		_, err = l.file.Write(append(b, '\n'))
+		l.torn = err != nil
 	}
 	if err != nil {
 		return fmt.Errorf("write ledger of %s: %w", l.header.Build, err)

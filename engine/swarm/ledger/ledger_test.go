@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 )
@@ -94,6 +97,43 @@ func TestTooLong(t *testing.T) {
 	}
 	if _, entries, err := ledger.Read(dir, "b1"); err != nil || !slices.Equal(entries, []ledger.Entry{long}) {
 		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// TestFullDisk writes while there is no room for a whole line, and again when there is.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	info, err := os.Stat(filepath.Join(dir, "b1.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit, small unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ) // the kernel ends who writes more than it may
+	defer signal.Reset(unix.SIGXFSZ)
+	small.Cur, small.Max = uint64(info.Size())+5, limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
+		t.Fatal(err)
+	}
+	lost := l.Add(ledger.Entry{Kind: "volume", Name: "lost"})
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if lost == nil {
+		t.Error("a line that has no room is written")
+	}
+	for _, name := range []string{"lost", "kept"} {
+		if err := l.Add(ledger.Entry{Kind: "volume", Name: name}); err != nil {
+			t.Error(err)
+		}
+	}
+	_, entries, err := ledger.Read(dir, "b1")
+	want := []ledger.Entry{{Kind: "volume", Name: "lost"}, {Kind: "volume", Name: "kept"}}
+	if err != nil || !slices.Equal(entries, want) {
+		t.Errorf("read %v, %v, want %v", entries, err, want)
 	}
 }
 
