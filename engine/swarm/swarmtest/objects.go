@@ -24,7 +24,11 @@ func (d *Daemon) local(ctx context.Context, out map[string]bool) error {
 	containers, err := d.Client.ContainerList(ctx, client.ContainerListOptions{All: true})
 	// After an error the items are empty; the errors are joined at the end.
 	for _, v := range containers.Items {
-		out["container "+strings.TrimPrefix(v.Names[0], "/")] = true
+		name := v.ID // one that is being removed may have lost its names
+		if len(v.Names) > 0 {
+			name = strings.TrimPrefix(v.Names[0], "/")
+		}
+		out["container "+name] = true
 	}
 	volumes, errVolumes := d.Client.VolumeList(ctx, client.VolumeListOptions{})
 	for _, v := range volumes.Items {
