@@ -78,6 +78,9 @@ func (b *Bridge) authorise(j *job) error {
 	case Help:
 		return b.decide(j, refusal(ruleHelp, helpText))
 	case Cancel:
+		if len(cmd.Args) > 0 { // who names a recipe or a commit does not mean all of them
+			return b.misunderstood(j)
+		}
 		return b.cancel(j, may)
 	}
 	return b.pin(j, cmd, pull)

@@ -2,6 +2,8 @@ package bridge_test
 
 import (
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -320,6 +322,42 @@ func TestHelp(t *testing.T) {
 	b.reply(2, "This repository's recipes: `app`")
 	b.idle()
 	b.built(0)
+}
+
+// TestArgumentsThatMeanNothing gives commands more than they take: nothing is cancelled or run for a wrong guess.
+func TestArgumentsThatMeanNothing(t *testing.T) {
+	b := newBed(t, nil)
+	run := b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	for _, command := range []string{"!cancel app", "!retest other", "!retest app 1111111"} {
+		b.reacted(b.say("wim", 1, command, 202), "confused")
+	}
+	if text := b.gitea.Replies(1)[1].Body; !strings.Contains(text, "not understood") {
+		t.Errorf("notice: %s", text)
+	}
+	if n := strings.Count(b.audit.String(), `"rule":"unknown arguments"`); n != 3 {
+		t.Errorf("%d commands were not understood, want 3", n)
+	}
+	b.drone.Set(1, "success")
+	b.reacted(run, "rocket")
+}
+
+// TestHelpIsTheManuals compares the commands that the help names with those that docs/bridge.md does.
+func TestHelpIsTheManuals(t *testing.T) {
+	b := newBed(t, nil)
+	b.say("wim", 1, "!testme ?", 202)
+	help := b.reply(1, "!testme").Body
+	manual, err := os.ReadFile("../docs/bridge.md")
+	check(t, err)
+	commands := regexp.MustCompile("(?m)^\\| (`![^`]+`) \\|").FindAllStringSubmatch(string(manual), -1)
+	if len(commands) < 6 || len(commands) != strings.Count(help, "\n- `!") {
+		t.Errorf("the manual has %d commands: %q\n%s", len(commands), commands, help)
+	}
+	for _, c := range commands {
+		if !strings.Contains(help, "\n- "+c[1]) {
+			t.Errorf("the help lacks %s:\n%s", c[1], help)
+		}
+	}
 }
 
 // TestRecipes picks among several recipes.

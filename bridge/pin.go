@@ -16,6 +16,9 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	r := &j.req
 	recipes := b.recipes(r.Owner, r.Name)
 	if cmd.Verb == Retest {
+		if len(cmd.Args) > 1 || (len(cmd.Args) == 1 && !slices.Contains(recipes, cmd.Args[0])) {
+			return b.misunderstood(j)
+		}
 		recipe, err := b.lastFailed(r, cmd)
 		if err != nil {
 			return err
@@ -27,8 +30,7 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	}
 	t, ok := cmd.target(r.Name, recipes)
 	if !ok {
-		help := helpText + "\n\nThis repository's recipes: " + code(strings.Join(recipes, " "), 500)
-		return b.decide(j, notice("unknown arguments", "that command is not understood.\n\n"+help))
+		return b.misunderstood(j)
 	}
 	sha, problem, err := b.commit(r, t, pull)
 	if err != nil {
@@ -54,6 +56,13 @@ func (b *Bridge) pin(j *job, cmd Command, pull gitea.Pull) error {
 	return b.set(j, func(r *journal.Request) {
 		r.State, r.Recipe, r.SHA, r.Newer, r.Named = journal.Authorised, t.Recipe, sha, newer, isNamed
 	})
+}
+
+// misunderstood answers a command whose arguments mean nothing here.
+func (b *Bridge) misunderstood(j *job) error {
+	recipes := b.recipes(j.req.Owner, j.req.Name)
+	help := helpText + "\n\nThis repository's recipes: " + code(strings.Join(recipes, " "), 500)
+	return b.decide(j, notice("unknown arguments", "that command is not understood.\n\n"+help))
 }
 
 // commit returns the commit that is meant, or the answer that says why it cannot be known. Gitea serves each commit
@@ -168,7 +177,7 @@ func (b *Bridge) lastFailed(r *journal.Request, cmd Command) (string, error) {
 		if old.Outcome == nil || old.Outcome.Status == statusNone || old.Comment >= r.Comment || passed[old.Recipe] {
 			continue
 		}
-		if len(cmd.Args) > 0 && (len(cmd.Args) > 1 || old.Recipe != cmd.Args[0]) {
+		if len(cmd.Args) > 0 && old.Recipe != cmd.Args[0] {
 			continue
 		}
 		if old.Outcome.Status != statusSuccess {

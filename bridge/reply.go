@@ -16,7 +16,7 @@ const helpText = "Commands, each alone in a comment on an open pull request:\n\n
 	"- `!testme` runs the tests on the commit that is the head right now\n" +
 	"- `!testme <commit>` runs them on that commit of the pull request (7 to 64 hex digits)\n" +
 	"- `!testme <recipe> [<commit>]` picks the recipe where the repository holds several\n" +
-	"- `!retest` runs what failed last again, on the present head\n" +
+	"- `!retest [<recipe>]` runs what failed last again, on the present head\n" +
 	"- `!cancel` ends every run of this pull request\n" +
 	"- `!testme ?` shows this"
 
