@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -148,6 +149,7 @@ func (b *Bridge) lookAtPulls(ctx context.Context) error {
 		return err
 	}
 	looked := map[lane]bool{}
+	var faults []error // of one pull request, which may last: the others are looked at all the same
 	for _, r := range live {
 		key := lane{r.Repo, r.PR}
 		if r.State != journal.Triggered || looked[key] || ctx.Err() != nil {
@@ -155,12 +157,10 @@ func (b *Bridge) lookAtPulls(ctx context.Context) error {
 		}
 		looked[key] = true
 		pull, err := b.Gitea.Pull(repoOf(&r), r.PR)
-		if err != nil {
-			return err
+		if err == nil {
+			err = b.pullChanged(r.Repo, r.PR, pull)
 		}
-		if err := b.pullChanged(r.Repo, r.PR, pull); err != nil {
-			return err
-		}
+		faults = append(faults, err)
 	}
-	return nil
+	return errors.Join(faults...)
 }

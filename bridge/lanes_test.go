@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,22 @@ func TestChangesWithoutHooks(t *testing.T) {
 	b.gitea.Push(2, bridgetest.SHA("b"), "wim", time.Now())
 	b.reply(1, "The pull request was closed.")
 	b.reply(2, "Superseded by a push of `bbbbbbbbbb`.")
+}
+
+// TestChangesBesideAFault looks at the second pull request though the first cannot be read.
+func TestChangesBesideAFault(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp = 20 * time.Millisecond })
+	b.say("wim", 1, "!testme", 202)
+	b.say("wim", 2, "!testme", 202)
+	b.built(2)
+	b.gitea.Script(func(r *http.Request) bridgetest.Fault {
+		if strings.HasSuffix(r.URL.Path, "/pulls/1") {
+			return bridgetest.Fault{Status: 500}
+		}
+		return bridgetest.Fault{}
+	})
+	b.gitea.ClosePull(2)
+	b.reply(2, "The pull request was closed.")
 }
 
 // TestCancel ends waiting and running builds, and only for those who may.
