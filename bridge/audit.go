@@ -14,8 +14,9 @@ import (
 // may be written twice, never not at all. The file is not synced: a power cut may take its last lines, while the
 // journal, which is, keeps their outcomes.
 type audit struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu   sync.Mutex
+	out  io.Writer
+	torn bool // the last write left a part of its line behind
 }
 
 // entry is one line of the audit log: enough to say later who had what run and why, without any other file. The text
@@ -46,11 +47,18 @@ func (a *audit) write(r *journal.Request, decision, rule string) error {
 	if err != nil {
 		return fmt.Errorf("encode audit line: %w", err)
 	}
-	// One Write for each line: an append of that size is whole or not at all.
+	line = append(line, '\n')
+	// One Write for each line: no other's comes in between. A disk that fills up may still take a part of it.
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, err := a.out.Write(append(line, '\n')); err != nil {
+	if a.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := a.out.Write(line)
+	if err != nil {
+		a.torn = a.torn || n > 0
 		return fmt.Errorf("write audit line: %w", err)
 	}
+	a.torn = false
 	return nil
 }
