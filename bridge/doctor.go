@@ -85,7 +85,7 @@ func (d *doctor) gitea(cfg *Config) bool {
 	case code == http.StatusUnauthorized:
 		d.bug("Gitea refuses the bot's token: make a new one and set GITEA_TOKEN to it")
 		return false
-	case code == http.StatusNotFound:
+	case code == http.StatusNotFound || safehttp.Foreign(err):
 		d.bug("what answers at GITEA_URL is not Gitea: %v", err)
 		return false
 	case err != nil:
@@ -283,7 +283,7 @@ func (d *doctor) drone(cfg *Config) (access drone.Access, ok bool) {
 	switch {
 	case code == http.StatusUnauthorized:
 		d.bug("Drone refuses the bot's token: take it from the bot's account page and set DRONE_TOKEN to it")
-	case code == http.StatusNotFound && access.Login == "":
+	case safehttp.Foreign(err) || (code == http.StatusNotFound && access.Login == ""):
 		d.bug("what answers at DRONE_URL is not Drone: %v", err)
 	case code == http.StatusNotFound:
 		d.bug("Drone: %s does not see the CI repository; mend CI_REPO, or give it write there and let it log in once", plain(access.Login, 64))

@@ -125,6 +125,28 @@ func TestEyesBesideSlowCalls(t *testing.T) {
 	b.idle()
 }
 
+// TestProxyWithoutAServer lets a proxy say 404 for Gitea at each moment of a run, as while Gitea is started again: the
+// command does not count as gone, and the result is told.
+func TestProxyWithoutAServer(t *testing.T) {
+	b := newBed(t, nil)
+	away := func() {
+		b.Helper()
+		seen := strings.Count(b.log.String(), "a step failed")
+		b.until("calls fail", func() bool { return strings.Count(b.log.String(), "a step failed") > seen+3 })
+		b.gitea.Script(nil)
+	}
+	gone := func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Status: 404, Proxy: true} }
+	b.gitea.Script(gone)
+	comment := b.say("wim", 1, "!testme", 202)
+	away()
+	b.built(1)
+	b.gitea.Script(gone)
+	b.drone.Set(1, "success")
+	away()
+	b.reply(1, "**success**")
+	b.reacted(comment, "rocket")
+}
+
 // restartAfter stops the bridge and starts it as if that had been some time later.
 func (b *bed) restartAfter(off time.Duration) {
 	b.Helper()

@@ -34,6 +34,7 @@ func NewDrone(t testing.TB, repo string) *Drone {
 	mux.HandleFunc("GET "+base, func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, 200, map[string]any{"active": true, "slug": repo, "permissions": map[string]bool{"write": true}})
 	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { reply(w, 404, map[string]string{"message": "Not Found"}) })
 	mux.HandleFunc("POST "+base+"/builds", d.create)
 	mux.HandleFunc("GET "+base+"/builds", d.list)
 	mux.HandleFunc("GET "+base+"/builds/{n}", d.get)

@@ -23,6 +23,7 @@ import (
 type Fault struct {
 	Status  int    // answer with this status instead of handling the request
 	Message string // what the answer says
+	Proxy   bool   // the answer is one of a proxy without a server: a few words, no JSON
 	Drop    bool   // break the connection instead of answering
 	After   bool   // handle the request first: the answer is lost, not the request
 
@@ -82,6 +83,10 @@ func (f *Faults) wrap(next http.Handler) http.Handler {
 		// The handler writes its answer to nobody: what it did stays done.
 		if fault.After {
 			next.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if fault.Proxy {
+			http.Error(w, "404 page not found", fault.Status)
+			return
 		}
 		if fault.Status != 0 {
 			reply(w, fault.Status, map[string]string{"message": fault.Message})

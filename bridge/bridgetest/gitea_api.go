@@ -38,6 +38,7 @@ func (g *Gitea) routes() http.Handler {
 	} {
 		mux.HandleFunc(pattern, handle)
 	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { missing(w) })
 	return mux
 }
 

@@ -53,7 +53,7 @@ func New(server *url.URL, token string, repo, branch string) *Client {
 // forge for the branch; what is missing for good it calls "Not Found", or names its own database.
 func Passing(err error) bool {
 	var status *safehttp.StatusError
-	if !errors.As(err, &status) || status.Code != http.StatusNotFound {
+	if !errors.As(err, &status) || safehttp.Status(err) != http.StatusNotFound {
 		return !safehttp.Definite(err)
 	}
 	return status.Message != "" && status.Message != "Not Found" && !strings.HasPrefix(status.Message, "sql: ")

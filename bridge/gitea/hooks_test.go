@@ -26,12 +26,12 @@ func newForge(t *testing.T) (*forge, *Client) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/orgs/{org}", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("org") != "org" {
-			http.NotFound(w, r)
+			missing(w, r)
 			return
 		}
 		answer(w, 200, map[string]any{"id": 1})
 	})
-	mux.HandleFunc("GET /api/v1/orgs/{org}/repos", http.NotFound)
+	mux.HandleFunc("GET /api/v1/orgs/{org}/repos", missing)
 	mux.HandleFunc("GET /api/v1/users/{user}/repos", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, 200, []map[string]any{{"id": 1, "full_name": "ann/one"}, {"id": 2, "full_name": "ann/two"}})
 	})
@@ -54,13 +54,18 @@ func answer(w http.ResponseWriter, code int, value any) {
 	_ = json.NewEncoder(w).Encode(value) // a client that is gone needs no answer
 }
 
+// missing answers as Gitea does, in JSON.
+func missing(w http.ResponseWriter, _ *http.Request) {
+	answer(w, 404, map[string]string{"message": "not found"})
+}
+
 // serve keeps hooks by the address before "/hooks".
 func (f *forge) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	place, id, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/hooks")
 	if !ok {
-		http.NotFound(w, r)
+		missing(w, r)
 		return
 	}
 	switch r.Method {

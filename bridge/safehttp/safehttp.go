@@ -25,23 +25,33 @@ const MaxAnswer = 16 << 20
 type StatusError struct {
 	Code    int
 	Message string // what the server says, shortened; for operators, never for comments
+	Foreign bool   // the answer is not the server's own
 }
 
 // Error tells the status and the server's message.
 func (e *StatusError) Error() string {
-	if e.Message == "" {
+	switch {
+	case e.Foreign:
+		return fmt.Sprintf("HTTP status %d, but not from the server's API", e.Code)
+	case e.Message == "":
 		return fmt.Sprintf("HTTP status %d", e.Code)
 	}
 	return fmt.Sprintf("HTTP status %d: %s", e.Code, e.Message)
 }
 
-// Status returns the HTTP status in err, or 0 when the server gave no answer.
+// Status returns the HTTP status in err, or 0 when the server gave no answer. That a proxy gave one for it does not count.
 func Status(err error) int {
 	var status *StatusError
-	if errors.As(err, &status) {
+	if errors.As(err, &status) && !status.Foreign {
 		return status.Code
 	}
 	return 0
+}
+
+// Foreign reports whether something else than the server answered: a proxy, or what is at a wrong address.
+func Foreign(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && status.Foreign
 }
 
 // Definite reports whether err is the server's last word: asking again would be answered the same.
@@ -119,6 +129,10 @@ func statusError(resp *http.Response) error {
 	var answer struct{ Message string }
 	if readErr == nil && json.Unmarshal(text, &answer) == nil {
 		status.Message = oneLine(answer.Message)
+	} else if resp.StatusCode == http.StatusNotFound && len(text) > 0 {
+		// Traefik says "404 page not found" of a service that has no running task, so while it is started again. Gitea and
+		// Drone answer in JSON, or, where Gitea's only answer is yes or no, with nothing.
+		status.Foreign = true
 	}
 	if err := resp.Body.Close(); err != nil {
 		return errors.Join(status, err)

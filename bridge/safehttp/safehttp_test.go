@@ -52,6 +52,30 @@ func TestStatusErrors(t *testing.T) {
 	}
 }
 
+// TestForeign tells a proxy's 404 from the server's: in JSON, or empty as the answer to a question of yes or no.
+func TestForeign(t *testing.T) {
+	u, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/json":
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"message":"","url":"x"}`) // the test sees it
+		case "/empty":
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	for path, status := range map[string]int{"/json": 404, "/empty": 404, "/other": 0} {
+		_, err := get(c, u.String()+path)
+		if Status(err) != status || Definite(err) != (status != 0) || Foreign(err) != (status == 0) {
+			t.Errorf("%s: %v, status %d, definite %v, foreign %v", path, err, Status(err), Definite(err), Foreign(err))
+		}
+	}
+	if Foreign(errors.New("x")) || Foreign(nil) {
+		t.Error("an error without an answer is foreign")
+	}
+}
+
 // TestUnsent tells a server that was not there from one that hung up: only the first knows nothing of the call.
 func TestUnsent(t *testing.T) {
 	u, c := serve(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
