@@ -64,8 +64,8 @@ func (f *Faults) next(r *http.Request) Fault {
 	return f.script(r)
 }
 
-// wrap applies the faults to a handler. They come before the token is looked at, so a fault can stand for a proxy or
-// for a network as well as for the server.
+// wrap applies the faults to a handler. A request that meets none passes untouched. They come before the token is
+// looked at, so a fault can stand for a proxy or for a network as well as for the server.
 func (f *Faults) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.next(r)

@@ -46,7 +46,7 @@ type Comment struct {
 	hidden  bool     // a comment on code: it has a place in the timeline's pages and is not shown
 }
 
-// text reports whether it is a comment as people write them.
+// text reports whether it is a comment as people write them: such rows are listed, the others only fill pages.
 func (c *Comment) text() bool { return c.commits == nil && !c.hidden }
 
 // Status is a commit status as it was sent. Gitea would keep the newest of each context; here all are kept.
@@ -63,6 +63,9 @@ type pull struct {
 
 // Gitea is a forge with one repository, whose base holds every pull request. Nothing is checked that the bridge must
 // check itself: whoever comments, the body is made and may be sent.
+//
+// Its ids differ by kind, so that one taken for another is noticed: accounts count from 100 in the order in which
+// NewGitea names them, later ones from 200, the fork is 99, the team 5, and comments count from 1.
 type Gitea struct {
 	URL   string
 	Token string
@@ -153,7 +156,7 @@ func (g *Gitea) Review(n int64, comments int) {
 	}
 }
 
-// Grant changes an account's right.
+// Grant changes an account's right, from now on: bodies that were made before keep the old one, as signed hooks do.
 func (g *Gitea) Grant(login, right string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,7 +186,7 @@ func (g *Gitea) Redirect(url string) {
 	g.redirect = url
 }
 
-// Rename gives an account another name; what it wrote stays its own.
+// Rename gives an account another name; what it wrote stays its own, and is shown under the new name.
 func (g *Gitea) Rename(login, name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -251,7 +254,7 @@ func (g *Gitea) Reactions(id int64) []string {
 	return append([]string(nil), g.comments[id-1].Reactions...)
 }
 
-// Statuses returns the statuses of a commit, oldest first.
+// Statuses returns the statuses of a commit, oldest first: how a run went, and at last how it ended.
 func (g *Gitea) Statuses(sha string) []Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,7 +270,8 @@ func (g *Gitea) add(user *User, pr int64, text string) *Comment {
 	return c
 }
 
-// Body is the hook's body of a comment, as it would be sent now.
+// Body is the hook's body of a comment, as it would be sent now. Gitea makes one when the comment is written and
+// keeps it; this is for bodies that hold what a test has changed since.
 func (g *Gitea) Body(id int64) []byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()

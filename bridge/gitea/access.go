@@ -97,7 +97,7 @@ func (c *Client) writingTeam(r Repo, u User) (string, error) {
 	return "", nil
 }
 
-// member asks whether a user is in a team. Teams that the token may not look into have no members.
+// member asks whether a user is in a team. Teams that the token may not look into have no members: no answer is no.
 func (c *Client) member(team int64, u User) (bool, error) {
 	member, _, err := c.api.GetTeamMember(team, u.Login)
 	switch safehttp.Status(err) {
@@ -111,7 +111,7 @@ func (c *Client) member(team int64, u User) (bool, error) {
 }
 
 // IsCollaborator is Gitea's 204 check: listed as a collaborator, with whatever right. Owners, teams and site
-// administrators are not.
+// administrators are not. Who asks need not be an administrator; an unknown name is answered with 422.
 func (c *Client) IsCollaborator(r Repo, u User) (bool, error) {
 	_, _, err := c.api.IsCollaborator(r.Owner, r.Name, u.Login)
 	switch safehttp.Status(err) {

@@ -9,7 +9,8 @@
 //	access.go                  who may write
 //	hooks.go, probe.go         for register and doctor
 //
-// The calls are Gitea's SDK's, of an API that Forgejo has kept. They take no context: each ends by the client's timeout.
+// The calls are Gitea's SDK's, of an API that Forgejo has kept. They take no context: each ends by the client's
+// timeout.
 package gitea
 
 import (

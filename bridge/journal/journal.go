@@ -30,7 +30,8 @@ import (
 // ErrClosed is returned by writes after Close; reads then fail with the store's own error.
 var ErrClosed = errors.New("journal is closed")
 
-// The buckets, and what is under which key in them. A bucket is made when it is missing, so a journal of an earlier version opens.
+// The buckets, and what is under which key in them. A bucket is made when it is missing, so a journal of an earlier
+// version opens.
 const (
 	bucketRequests = "requests" // repo, pull request, comment (8 bytes each) -> Request
 	bucketSeen     = "seen"     // repo, comment -> pull request; kept for ever, so that no replay is ever fresh

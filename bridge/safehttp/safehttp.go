@@ -39,7 +39,8 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("HTTP status %d: %s", e.Code, e.Message)
 }
 
-// Status returns the HTTP status in err, or 0 when the server gave no answer. That a proxy gave one for it does not count.
+// Status returns the HTTP status in err, or 0 when the server gave no answer. That a proxy gave one for it does not
+// count.
 func Status(err error) int {
 	var status *StatusError
 	if errors.As(err, &status) && !status.Foreign {
@@ -130,8 +131,8 @@ func statusError(resp *http.Response) error {
 	if readErr == nil && json.Unmarshal(text, &answer) == nil {
 		status.Message = oneLine(answer.Message)
 	} else if resp.StatusCode == http.StatusNotFound && len(text) > 0 {
-		// Traefik says "404 page not found" of a service that has no running task, so while it is started again. Gitea and
-		// Drone answer in JSON, or, where Gitea's only answer is yes or no, with nothing.
+		// Traefik says "404 page not found" of a service that has no running task, so while it is started again.
+		// Gitea and Drone answer in JSON, or, where Gitea's only answer is yes or no, with nothing.
 		status.Foreign = true
 	}
 	if err := resp.Body.Close(); err != nil {

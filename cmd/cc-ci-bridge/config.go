@@ -77,8 +77,8 @@ type config struct {
 	Deadline time.Duration `envconfig:"CC_CI_BRIDGE_DEADLINE" default:"2h"`
 	// GiveUp is how long an unreachable server is asked before the author is told.
 	GiveUp time.Duration `envconfig:"CC_CI_BRIDGE_GIVE_UP" default:"1h"`
-	// Settle is how long a build whose reply was lost is looked for before it is asked for again. One that Drone denies for
-	// four times as long counts as gone.
+	// Settle is how long a build whose reply was lost is looked for before it is asked for again. One that Drone
+	// denies for four times as long counts as gone.
 	Settle time.Duration `envconfig:"CC_CI_BRIDGE_SETTLE" default:"15s"`
 	// Poll is the first interval of asking for a build's state.
 	Poll time.Duration `envconfig:"CC_CI_BRIDGE_POLL" default:"1s"`

@@ -33,9 +33,9 @@ const apiTimeout = 15 * time.Second
 // recordTime is how long Gitea may take to record a push in a pull request's timeline: it does so in a queue.
 const recordTime = 20 * time.Second
 
-// firstRetry is the wait after a first failed call; it doubles. Short, because the eyes are to be there within a second
-// even if Gitea is busy for a moment: on SQLite it answers 500 while its database is locked, and a fourth call after three
-// of these comes after 0.7 s of waiting.
+// firstRetry is the wait after a first failed call; it doubles. Short, because the eyes are to be there within a
+// second even if Gitea is busy for a moment: on SQLite it answers 500 while its database is locked, and a fourth call
+// after three of these comes after 0.7 s of waiting.
 const firstRetry = 100 * time.Millisecond
 
 // twinTime is how long a demand whose answer was lost may still become a build beside the one that was asked for again.
