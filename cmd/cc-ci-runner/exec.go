@@ -77,7 +77,12 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 // received, after it, waits for the goroutine. A second call of received returns 0.
 func untilSignal(parent context.Context) (ctx context.Context, received func() syscall.Signal, stop func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		// Notify would bring back what nohup, or a shell for a job in the background, has switched off.
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan syscall.Signal, 1)
 	go func() {

@@ -174,6 +174,35 @@ func TestExecEndsWithItsSignal(t *testing.T) {
 	}
 }
 
+// A signal that was ignored when exec began, as SIGHUP is under nohup, does not end it.
+func TestExecLeavesIgnoredSignals(t *testing.T) {
+	file := filepath.Join(sharedDir(t), "go on")
+	cmd := program(t, "exec", write(t, fmt.Sprintf(oneStep, "default", "echo begun; until test -e '"+file+"'; do sleep 0.05; done; echo over")))
+	cmd.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`}, cmd.Args...)
+	cmd.Path = "/bin/sh"
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, out, "] begun")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(string(rest), "] over") {
+		t.Errorf("%v\n%s", err, rest)
+	}
+}
+
 // readUntil reads until the text has come.
 func readUntil(t *testing.T, r io.Reader, want string) string {
 	t.Helper()
