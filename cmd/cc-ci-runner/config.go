@@ -296,7 +296,10 @@ func readSecret(name, credential string) (string, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			return "", nil
 		}
-		return strings.TrimSpace(string(data)), err
+		if err != nil {
+			return "", fmt.Errorf("%s: read its credential: %w", name, err)
+		}
+		return strings.TrimSpace(string(data)), nil
 	case file == "":
 		return "", nil
 	}

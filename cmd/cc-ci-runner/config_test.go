@@ -176,6 +176,10 @@ func TestSecretsComeFromFilesAndCredentials(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	odd := t.TempDir()
+	if err := os.Mkdir(filepath.Join(odd, "rpc_secret"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name string
 		vars map[string]string
@@ -188,6 +192,7 @@ func TestSecretsComeFromFilesAndCredentials(t *testing.T) {
 		{"variable before credential", map[string]string{"CREDENTIALS_DIRECTORY": dir}, "canary-rpc-secret", ""},
 		{"both", map[string]string{"DRONE_RPC_SECRET_FILE": filepath.Join(dir, "file")}, "", "set one of the two"},
 		{"empty file", map[string]string{"DRONE_RPC_SECRET": "", "DRONE_RPC_SECRET_FILE": filepath.Join(dir, "empty")}, "", "is empty"},
+		{"unreadable credential", map[string]string{"DRONE_RPC_SECRET": "", "CREDENTIALS_DIRECTORY": odd}, "", "DRONE_RPC_SECRET: read its credential: "},
 		{"no file", map[string]string{"DRONE_RPC_SECRET": "", "DRONE_RPC_SECRET_FILE": filepath.Join(dir, "none")}, "", "no such file"},
 	}
 	for _, test := range tests {
