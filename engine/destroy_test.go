@@ -81,6 +81,22 @@ func TestReportsAreKeptAndPruned(t *testing.T) {
 	}
 }
 
+// TestReportOfTheWorkStays: a second teardown, which finds nothing, does not replace what the first one found.
+func TestReportOfTheWorkStays(t *testing.T) {
+	e := newEngine(t, nil)
+	spec := newSpec(e, 1, "true")
+	setUp(t, e, spec)
+	for range 2 {
+		if _, err := e.Destroy(t.Context(), spec.Build); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(e.config.ReportDir, spec.Build+".json"))
+	if err != nil || !strings.Contains(string(text), spec.Root) {
+		t.Errorf("the report does not name the directory that was removed: %s, %v", text, err)
+	}
+}
+
 // TestSweepAfterACrash runs a build in a child process, kills that, and sweeps; a build that lives is left alone.
 func TestSweepAfterACrash(t *testing.T) {
 	e := newEngine(t, nil)

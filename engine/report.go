@@ -88,9 +88,11 @@ type reports struct {
 	keep int
 }
 
-// save writes the report as <build>.json and removes the oldest beyond the number to keep.
+// save writes the report as <build>.json and removes the oldest beyond the number to keep. A teardown that found nothing
+// is not worth one, and must not replace the report of the teardown that did the work: a crash after that one, and before
+// its stage was reported, has the build torn down once more.
 func (s reports) save(r *Report) error {
-	if s.dir == "" {
+	if s.dir == "" || !r.found() {
 		return nil
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
