@@ -116,7 +116,8 @@ func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
 // sweepers is how many builds are swept at the same time. Mostly they wait: for a grace period, for Docker.
 const sweepers = 8
 
-// found names every build that some reaper or a lock file knows, in order.
+// found names every build that some reaper or a lock file knows, in order. Names come out of environments of processes and
+// labels of objects too, which anybody may set: what has not the form of a build's name must not become a path.
 func (e *Engine) found(ctx context.Context) ([]string, []error) {
 	names, err := e.locks.builds()
 	var errs []error
@@ -130,6 +131,7 @@ func (e *Engine) found(ctx context.Context) ([]string, []error) {
 		}
 		names = append(names, builds...)
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !isBuildName(name) })
 	slices.Sort(names)
 	return slices.Compact(names), errs
 }

@@ -201,6 +201,50 @@ func endKept(t *testing.T, e *Engine, pid int) {
 	t.Errorf("the cgroup of process %d stays", pid)
 }
 
+// TestSweepBelievesNoPath: the name of a build that a process carries in its environment is the process's own word, and
+// any user of the host can start one. What is not the name of a build must not become a path.
+func TestSweepBelievesNoPath(t *testing.T) {
+	name := "cc-ci-test-paths-" + strconv.Itoa(os.Getpid())
+	host, err := process.Open(t.Context(), process.Config{Name: name, Grace: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Close(); err != nil {
+			t.Errorf("close the host: %v", err)
+		}
+	})
+	dir := t.TempDir()
+	e := newEngine(t, func(c *Config) {
+		c.Processes, c.Workspaces, c.LockDir = host, &Workspaces{Parent: filepath.Join(dir, "builds")}, filepath.Join(dir, "locks")
+	})
+	files := []string{filepath.Join(dir, "victim", "file"), filepath.Join(dir, "victim.lock"), filepath.Join(dir, "builds", "other", "file")}
+	for _, file := range files {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, build := range []string{"../victim", "other"} {
+		child := exec.CommandContext(t.Context(), "sleep", "1000")
+		child.Env = []string{process.MarkerEnv + "=" + name + "/" + build}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = child.Process.Kill() // it may have been swept
+			_ = child.Wait()         // that it was killed is no news
+		}()
+	}
+	if _, err := e.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFindTellsTheLivingFromTheLeft(t *testing.T) {
 	e := newEngine(t, nil)
 	alive, left := newSpec(e, 1, "true"), newSpec(e, 2, "true")

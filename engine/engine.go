@@ -202,8 +202,12 @@ func (e *Engine) kept(name string) (bool, error) {
 }
 
 // Busy says whether a living process on this host runs the build. A lock that cannot be looked at is no reason to say yes:
-// Destroy, which needs it as well, tells why. The lock file of a build that nobody runs is gone after that.
+// Destroy, which needs it as well, tells why. The lock file of a build that nobody runs is gone after that. What is not the
+// name of a build nobody runs, and no file is touched for it.
 func (e *Engine) Busy(name string) bool {
+	if !isBuildName(name) {
+		return false
+	}
 	if e.locks.holds(name) {
 		return true
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,7 +92,7 @@ func TestLockOfAnotherUser(t *testing.T) {
 		t.Skip("only root sees what other users have open")
 	}
 	const nobody = 65534
-	dir, build := t.TempDir(), fmt.Sprintf("cc-ci-foreign-%d", os.Getpid())
+	dir, build := t.TempDir(), BuildName("http://foreign", int64(os.Getpid()))
 	for path := dir; path != os.TempDir() && path != "/"; path = filepath.Dir(path) {
 		if err := os.Chmod(path, 0o755); err != nil {
 			t.Fatal(err)

@@ -81,8 +81,11 @@ func (w *Workspaces) Teardown(ctx context.Context, build string) ([]leftover.Ite
 	return left, nil
 }
 
-// Remaining is the build's directory, if it is there.
+// Remaining is the build's directory, if it is there. Other names than those of builds have none: Parent may be /tmp.
 func (w *Workspaces) Remaining(_ context.Context, build string) ([]leftover.Item, error) {
+	if !isBuildName(build) {
+		return nil, nil
+	}
 	root := w.Root(build)
 	_, err := os.Lstat(root)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -135,7 +135,7 @@ func (h *Host) SetLimits(l Limits) (warnings []string) {
 // Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories. After an
 // error, Teardown removes what it had made. Where each build has a uid of its own it fails when the range is used up.
 func (h *Host) Create(ctx context.Context, b Build) error {
-	if b.Name == "" || strings.ContainsRune(b.Name, '/') || strings.HasPrefix(b.Name, ".") || reserved(b.Name) {
+	if !possible(b.Name) {
 		return fmt.Errorf("create build %q: not a name that a cgroup can have", b.Name)
 	}
 	// Held throughout: of two calls with one name, one fails and leaves alone what the other makes.

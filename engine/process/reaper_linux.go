@@ -136,14 +136,15 @@ func (h *Host) Builds(ctx context.Context) ([]string, error) {
 		err = errors.Join(err, listErr)
 		for _, g := range groups {
 			name := strings.TrimSuffix(g.name(), keepSuffix)
-			if !reserved(name) {
+			if possible(name) {
 				names[name] = true
 			}
 		}
 	}
 	scanErr := visitAll(func(p proc) {
 		marked, _ := p.marker()
-		if name, ok := strings.CutPrefix(marked, h.cfg.Name+"/"); ok && name != "" && p.pid != os.Getpid() {
+		// Anybody can start a process with a marker: a name such as `..` would make all of the host a build.
+		if name, ok := strings.CutPrefix(marked, h.cfg.Name+"/"); ok && possible(name) && p.pid != os.Getpid() {
 			names[name] = true
 		}
 	})

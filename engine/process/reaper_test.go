@@ -63,6 +63,28 @@ func TestTeardownAfterCrash(t *testing.T) {
 	})
 }
 
+// A process can claim to be of any build; only what a build can be called is believed.
+func TestMarkerIsNoPath(t *testing.T) {
+	t.Parallel()
+	h := openHost(t, Config{})
+	for _, name := range []string{"..", ".", "", "../x", "x/..", ".x", probePrefix + "x", "x" + keptSuffix} {
+		child := exec.CommandContext(t.Context(), "sleep", "1000")
+		child.Env = []string{MarkerEnv + "=" + h.markerValue(name)}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := child.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+			_ = child.Wait() // that it was killed is no news
+		}()
+	}
+	if builds, err := h.Builds(t.Context()); err != nil || len(builds) != 0 {
+		t.Errorf("builds %q, %v", builds, err)
+	}
+}
+
 // What builds of exempt repositories leave running lives on, in a place where no later sweep finds it.
 func TestKeep(t *testing.T) {
 	t.Parallel()

@@ -51,6 +51,11 @@ func reserved(name string) bool {
 	return strings.HasPrefix(name, probePrefix) || strings.HasSuffix(name, keepSuffix) || strings.HasSuffix(name, keptSuffix)
 }
 
+// possible says that a build can have the name: it is a directory's, right below the folder, and stands for nothing else.
+func possible(name string) bool {
+	return name != "" && !strings.ContainsRune(name, '/') && !strings.HasPrefix(name, ".") && !reserved(name)
+}
+
 // groupName is the build's name in the folder.
 func (b *build) groupName() string {
 	if b.Keep {
