@@ -25,8 +25,8 @@ type stage struct {
 	rep *reporter
 	end context.CancelCauseFunc // ends the build's life; for any goroutine
 
-	// detail is all that the server told of the stage, secrets included; nil until details has read it. Status, which
-	// any goroutine may call, finds it in shown.
+	// detail is all that the server told of the stage, secrets included; nil until details has read it. What of it may
+	// be shown is in shown, also for Status, which any goroutine may call.
 	detail *runner.Context
 	shown  atomic.Pointer[runner.Context]
 
@@ -142,7 +142,7 @@ func (s *stage) details() error {
 		return engine.ErrCancelled
 	}
 	s.detail, s.drone = detail, detail.Build
-	s.shown.Store(detail)
+	s.shown.Store(presentable(detail))
 	s.me = s.peers.join(detail.Repo.ID, detail.Stage.Name)
 	s.log = s.log.WithFields(logrus.Fields{"repo": detail.Repo.Slug, "build": detail.Build.Number})
 	s.rec.note(func(e *entry) {
@@ -157,6 +157,14 @@ func (s *stage) details() error {
 	return nil
 }
 
+// presentable is what pages may show of the details: build and repository. The server sends the key along that
+// encrypts a repository's secrets and signs its configuration; a dashboard would show it to whoever asks for JSON.
+func presentable(detail *runner.Context) *runner.Context {
+	repo := *detail.Repo
+	repo.Secret, repo.Signer = "", ""
+	return &runner.Context{Build: detail.Build, Repo: &repo}
+}
+
 // ended tells log and hooks how the stage ended.
 func (s *stage) ended() {
 	var end StageEnd
@@ -165,8 +173,8 @@ func (s *stage) ended() {
 			Took: time.Duration(e.Stage.Stopped-e.Stage.Started) * time.Second, Snapshot: e.snapshot()}
 		s.log.WithFields(logrus.Fields{"status": e.Stage.Status, "error": e.Stage.Error}).Info("the stage has ended")
 	})
-	if s.detail != nil {
-		end.Build, end.Origin = s.detail.Build, s.detail.Repo
+	if shown := s.shown.Load(); shown != nil {
+		end.Build, end.Origin = shown.Build, shown.Repo
 	}
 	s.hooks.stageEnded(end)
 }

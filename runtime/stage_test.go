@@ -297,6 +297,34 @@ func TestStepEnvironment(t *testing.T) {
 	}
 }
 
+// What is shown of a build has its repository without the key that encrypts its secrets and signs its configuration,
+// which the server sends along.
+func TestShownWithoutKeys(t *testing.T) {
+	t.Parallel()
+	ended := make(chan StageEnd, 1)
+	g := newRig(t, func(c *Config) { c.Hooks.StageEnded = func(e StageEnd) { ended <- e } }).start()
+	job := g.srv.Enqueue(runtimetest.Job{
+		Repo:   drone.Repo{Secret: "canary-key", Signer: "canary-signer"},
+		Config: pipeline(t, testStep{Name: "a", Sh: "sleep 1000"}),
+	})
+	g.running(job.Stage, 1)
+	running, err := json.Marshal(g.runner.Status().Running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.srv.Cancel(job.Build)
+	g.settled(job.Stage)
+	end, err := json.Marshal(<-ended) // told before the journal's entry goes
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, shown := range map[string][]byte{"the status": running, "the end": end} {
+		if text := string(shown); strings.Contains(text, "canary") || !strings.Contains(text, "octocat/hello") {
+			t.Errorf("%s: %s", where, text)
+		}
+	}
+}
+
 // A card is taken from the file that the pipeline names.
 func TestCard(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,7 @@ type Running struct {
 	Repo  string
 	Stage *drone.Stage
 
-	// Build and Origin are its build and repository; nil until the server has told them.
+	// Build and Origin are its build and repository, without the repository's keys; nil until the server has told them.
 	Build  *drone.Build
 	Origin *drone.Repo
 }
