@@ -1,5 +1,6 @@
 # Shared by the scripts of this folder; they source it after setting the shell's options.
 
+# Whoever is called from elsewhere still works at the repository's root.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 

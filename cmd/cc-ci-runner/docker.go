@@ -26,7 +26,8 @@ type dockerSide struct {
 	sweep func(context.Context)
 
 	// mu guards what follows. It is held while Docker is asked: slots that ask at once share one answer.
-	mu     sync.Mutex
+	mu sync.Mutex
+	// asked is when Docker was last asked, reason what came of it: one sentence, or nothing when it is fit for builds.
 	asked  time.Time
 	reason string
 
@@ -99,6 +100,7 @@ func (s *dockerSide) paused() string {
 	}
 	before := s.reason
 	s.reason = s.health()
+	// Not at the first look, whose reason before is empty: at the start everything is swept anyway.
 	if before != "" && s.reason == "" {
 		s.sweep(s.ctx)
 	}

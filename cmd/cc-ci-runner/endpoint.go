@@ -92,7 +92,7 @@ func (d *daemon) routes() http.Handler {
 	return mux
 }
 
-// readiness is the answer of /readyz.
+// readiness is the answer of /readyz. Monitors read it, so its names stay; docs/operations.md lists them in words.
 type readiness struct {
 	Ready       bool   `json:"ready"`
 	Reason      string `json:"reason,omitempty"`
@@ -170,8 +170,8 @@ func (h *ended) newest(n int) []runtime.StageEnd {
 	return slices.Clone(h.stages[max(0, len(h.stages)-max(0, n)):])
 }
 
-// dashboard serves runner-go's pages. Its history keeps the oldest stages instead of the newest, so it is given a
-// new one, with ours, at each request.
+// dashboard serves runner-go's pages. Its history keeps the oldest stages instead of the newest, so it is given a new
+// one, with ours, at each request.
 func (d *daemon) dashboard(w http.ResponseWriter, r *http.Request) {
 	page := d.ended.page(r.Context(), d.runner.Status().Running)
 	router.New(page, d.log.recent, router.Config{
@@ -179,7 +179,8 @@ func (d *daemon) dashboard(w http.ResponseWriter, r *http.Request) {
 	}).ServeHTTP(w, r)
 }
 
-// page is a history of the stages that run and of the newest that ended.
+// page is a history of the stages that run and, as far as there is room beside them, of the newest that ended. The
+// library copies what it is given.
 func (h *ended) page(ctx context.Context, running []runtime.Running) *history.History {
 	page := history.New(discard{})
 	for _, e := range h.newest(maxEnded - len(running)) {

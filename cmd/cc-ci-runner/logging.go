@@ -14,6 +14,7 @@ import (
 // logging is the daemon's own log: to stderr, to DRONE_LOG_FILE if set, and the newest lines (the library keeps 250)
 // to the dashboard. What steps write never comes here: that is runtime/logs'.
 type logging struct {
+	// entry is handed to all parts; each adds its own fields.
 	entry  *logrus.Entry
 	recent *history.Hook
 	file   *lumberjack.Logger

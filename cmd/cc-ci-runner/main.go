@@ -21,7 +21,7 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/process"
 )
 
-// version is set by the linker (-X main.version=…).
+// version is set by the linker (-X main.version=…), as the flake does; a plain go build has no number to show.
 var version = "dev"
 
 // The exit codes. A build that a signal ended exits with 128 and the signal's number, as shells do. The units name
@@ -104,7 +104,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return fail(stderr, parsed.Run())
 }
 
-// words turns help and version, which would be files with the daemon's configuration, into flags.
+// words turns help and version, which would be files with the daemon's configuration, into flags. A file of such a
+// name can still be given as ./help.
 func words(args []string) []string {
 	switch {
 	case len(args) > 0 && args[0] == "help":

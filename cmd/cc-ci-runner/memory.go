@@ -14,7 +14,8 @@ const (
 	restAgain = time.Minute
 )
 
-// rest gives memory back whenever the runner has come to rest, after its start and after builds: it may wait for days.
+// rest gives memory back whenever the runner has come to rest, after its start and after builds: it may wait for days,
+// and the host's memory is for builds.
 func (d *daemon) rest(ctx context.Context) {
 	quiet := time.NewTimer(restAfter)
 	defer quiet.Stop()

@@ -118,7 +118,8 @@ type nothing struct{}
 func (nothing) Start(service.Service) error { return nil }
 func (nothing) Stop(service.Service) error  { return nil }
 
-// control runs one action and says that it was done.
+// control runs one action and says that it was done. The manager's own errors (no rights, not installed) are shown as
+// they are.
 func (c *serviceCommand) control(out streams, done string, action func(service.Service) error) error {
 	manager, err := c.manager()
 	if err != nil {

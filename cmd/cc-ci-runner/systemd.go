@@ -37,6 +37,7 @@ const statusInterval = 5 * time.Second
 func (d *daemon) tellSystemd(done <-chan struct{}) {
 	patience, err := systemd.SdWatchdogEnabled(false)
 	interval := statusInterval
+	// sd_watchdog_enabled(3) recommends a sign every half of the time; a third leaves room for a busy machine.
 	if err == nil && patience > 0 {
 		interval = min(interval, patience/3)
 	}
@@ -52,6 +53,7 @@ func (d *daemon) tellSystemd(done <-chan struct{}) {
 		if patience > 0 && (progress.IsZero() || time.Since(progress) < patience/2) { // before it begins, the host is swept
 			notify(d.log.entry, systemd.SdNotifyWatchdog)
 		}
+		// Only changes are sent: each message wakes systemd up.
 		if now := d.sentence(progress.IsZero()); now != said {
 			notify(d.log.entry, "STATUS="+now)
 			said = now
@@ -59,7 +61,8 @@ func (d *daemon) tellSystemd(done <-chan struct{}) {
 	}
 }
 
-// sentence is the runner's state for `systemctl status`.
+// sentence is the runner's state for `systemctl status`. Without the patience of /readyz: a person who looks wants to
+// know of a server that has just gone.
 func (d *daemon) sentence(starting bool) string {
 	status := d.runner.Status()
 	builds := fmt.Sprintf("%d of %d builds running", len(status.Running), status.Capacity)

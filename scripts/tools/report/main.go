@@ -116,8 +116,9 @@ func (r *report) event(e event) error {
 	return nil
 }
 
-// fail counts a failure and shows its output. A package that fails because of its tests is not counted again, one
-// that fails by itself (it does not build, it panicked, it ran out of time) is.
+// fail counts a failure and shows its output. A package that fails because of its tests is not counted again, one that
+// fails by itself (it does not build, it panicked, it ran out of time) is. A test that fails because of a subtest
+// counts, as go test counts it.
 func (r *report) fail(e event) error {
 	key := e.Package + " " + e.Test
 	if e.Test != "" {

@@ -115,7 +115,8 @@ func (d *docker) ready(ctx context.Context) error {
 	return d.post(ctx, "/networks/create", `{"Name": "proxy", "Driver": "overlay", "Attachable": true, "CheckDuplicate": true}`)
 }
 
-// get asks the daemon, past every build's socket.
+// get asks the daemon, past every build's socket, and reads the JSON of its answer. Paths have no version of the API:
+// the daemon then takes its newest.
 func (d *docker) get(ctx context.Context, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
 	if err != nil {

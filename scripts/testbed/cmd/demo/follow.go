@@ -120,7 +120,7 @@ func (f *follower) widen(width int) {
 	f.width = max(f.width, width)
 }
 
-// show writes one line, once.
+// show writes one line, once. A live log that lags behind the stored one brings only lines that were shown.
 func (f *follower) show(ref testbed.StepRef, name string, line drone.Line) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,7 +140,7 @@ func (f *follower) text() string {
 	return f.all.String()
 }
 
-// each visits all steps of a build.
+// each visits all steps of a build, in the order of its stages.
 func each(build *drone.Build, visit func(testbed.StepRef, *drone.Step)) {
 	for _, stage := range build.Stages {
 		for _, step := range stage.Steps {

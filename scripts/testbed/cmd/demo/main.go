@@ -99,7 +99,7 @@ func interrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// verdict is the last line of a good run.
+// verdict is the last line of a good run. It claims no more than was looked at.
 func (d *demo) verdict() string {
 	if d.docker == nil {
 		return "the build was green, the pull request says so, nothing was left (the Docker part was left out)"
@@ -144,7 +144,8 @@ func (d *demo) stop(ctx context.Context) error {
 // heading begins a part of the story.
 func (d *demo) heading(format string, args ...any) { d.say("\n== "+format, args...) }
 
-// say writes a line for the reader. A terminal that went away is no reason to leave servers running.
+// say writes a line for the reader. A terminal that went away is no reason to leave servers running, so its errors are
+// dropped.
 func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format+"\n", args...) }
 
 // lockedWriter lets several goroutines write whole lines: the follower's, the bridge's comment and the story come at

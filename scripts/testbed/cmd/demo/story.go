@@ -55,7 +55,8 @@ func (d *demo) story(ctx context.Context) error {
 	return errors.Join(d.green(build), d.answered(ctx, sha, answer), d.clean(ctx, before, log))
 }
 
-// objects lists what is on the demo's Docker; nothing without one.
+// objects lists what is on the demo's Docker; nothing without one. The first list, before the story, is what the last
+// is compared with.
 func (d *demo) objects(ctx context.Context) (map[string][]string, error) {
 	if d.docker == nil {
 		return nil, nil
