@@ -18,7 +18,6 @@ import (
 const (
 	maxAnswer  = 4 << 20
 	maxDetails = 64 << 20
-	maxText    = 4 << 10
 )
 
 // call is one request to the server, and what is known about its attempts so far. It belongs to one goroutine.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"strings"
@@ -58,6 +59,9 @@ func TestCanary(t *testing.T) {
 	for _, fault := range []runtimetest.Fault{
 		runtimetest.StatusText(400, "you sent "+rpc),
 		runtimetest.StatusText(500, "X-Drone-Token: "+rpc),
+		runtimetest.StatusText(500, fmt.Sprintf(`{"message":%q}`, rpc)),
+		runtimetest.StatusText(429, "<p>"+html.EscapeString(rpc)+"</p>"),
+		runtimetest.StatusText(400, "/rpc/v2?token="+url.QueryEscape(rpc)),
 		runtimetest.StatusText(401, rpc),
 		runtimetest.Redirect("https://elsewhere.example.com/?token=" + rpc),
 		runtimetest.StatusText(200, `{"id":"`+rpc+`"}`),

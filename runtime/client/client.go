@@ -30,6 +30,7 @@ import (
 type Client struct {
 	base    string
 	secret  string
+	hide    *strings.Replacer // the secret in any text
 	timing  Timing
 	log     *logrus.Entry
 	http    *http.Client
@@ -130,9 +131,11 @@ func New(cfg Config) (*Client, error) {
 		quiet.SetOutput(io.Discard)
 		log = logrus.NewEntry(quiet)
 	}
+	hide := hiding(cfg.Secret)
 	return &Client{
 		base:   base,
 		secret: cfg.Secret,
+		hide:   hide,
 		timing: cfg.Timing.withDefaults(),
 		log:    log,
 		http: &http.Client{
@@ -140,7 +143,7 @@ func New(cfg Config) (*Client, error) {
 			// A redirected POST would arrive as a GET without its body, so redirects are reported, not followed.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		dump:    newDumper(cfg),
+		dump:    newDumper(cfg, hide),
 		health:  health{since: time.Now()},
 		streaks: streaks{n: map[string]int{}},
 	}, nil

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -24,15 +26,34 @@ type dumper struct {
 	mu     sync.Mutex // one exchange after the other; many calls are under way at once
 	out    io.Writer
 	bodies bool
-	secret string
+	hide   *strings.Replacer
+}
+
+// hiding replaces the secret as it is, and as a server or a gateway writes it into JSON, a page or an address.
+func hiding(secret string) *strings.Replacer {
+	inJSON := func(html bool) string {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(html)
+		_ = enc.Encode(secret) // a string always encodes
+		quoted := strings.TrimSpace(b.String())
+		return quoted[1 : len(quoted)-1]
+	}
+	var pairs []string
+	for _, form := range []string{
+		secret, inJSON(true), inJSON(false), html.EscapeString(secret), url.QueryEscape(secret), url.PathEscape(secret),
+	} {
+		pairs = append(pairs, form, redacted)
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 // newDumper returns nil where nothing is to be dumped.
-func newDumper(cfg Config) *dumper {
+func newDumper(cfg Config, hide *strings.Replacer) *dumper {
 	if cfg.Dump == nil || !cfg.DumpHTTP && !cfg.DumpBody {
 		return nil
 	}
-	return &dumper{out: cfg.Dump, bodies: cfg.DumpBody, secret: cfg.Secret}
+	return &dumper{out: cfg.Dump, bodies: cfg.DumpBody, hide: hide}
 }
 
 // exchange writes one request and its answer (nil for none) as one piece.
@@ -58,7 +79,7 @@ func (d *dumper) exchange(cl *call, req *http.Request, res *http.Response, answe
 		}
 	}
 	b.WriteByte('\n')
-	text := strings.ReplaceAll(b.String(), d.secret, redacted)
+	text := d.hide.Replace(b.String())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	// A dump that cannot be written has nowhere to say so, and the exchange itself is unharmed.
@@ -84,7 +105,7 @@ func (d *dumper) writeBody(b *bytes.Buffer, prefix string, body []byte) {
 	}
 	var v any
 	if err := json.Unmarshal(body, &v); err != nil {
-		text := strings.ReplaceAll(string(body), d.secret, redacted)
+		text := d.hide.Replace(string(body))
 		fmt.Fprintf(b, "%s%.300q\n", prefix, text)
 		return
 	}
@@ -111,7 +132,7 @@ func (d *dumper) redact(key string, v any) any {
 	}
 	switch v := v.(type) {
 	case string: // here, since its JSON form may differ from it
-		return strings.ReplaceAll(v, d.secret, redacted)
+		return d.hide.Replace(v)
 	case map[string]any:
 		for k, inner := range v {
 			v[k] = d.redact(k, inner)

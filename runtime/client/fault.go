@@ -38,7 +38,7 @@ func (c *Client) networkFault(err error) *Error {
 // it, or is no Drone.
 func (c *Client) statusFault(cl *call, res *http.Response, body []byte) *Error {
 	fault := &Error{Status: res.StatusCode, kind: passing}
-	text := c.clean(string(body[:min(len(body), maxText)]))
+	text := c.clean(string(body))
 	switch code := res.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		fault.kind, fault.Err = standing, ErrUnauthorized
@@ -118,7 +118,7 @@ func (r *redirect) Unwrap() error { return ErrRedirected }
 
 // clean makes a server's text fit for an error: one line, bounded, without the secret.
 func (c *Client) clean(text string) string {
-	text = strings.ReplaceAll(text, c.secret, "[redacted]")
+	text = c.hide.Replace(text)
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > 300 {
 		text = strings.ToValidUTF8(text[:300], "") + "…"
