@@ -32,6 +32,10 @@ const chunkFrame = 64
 // sendBuffer is what a connection may have on its way, in bytes; see roomy.
 const sendBuffer = 1 << 20
 
+// maxParts bounds the values in a JSON body, of which each takes some 60 bytes when it is read: 16 MiB of "{}," would take
+// 350. Commas and brackets in texts count too, which is many times what an object of Docker has.
+const maxParts = 1 << 18
+
 // version is the API version that a path may begin with. The daemon routes a path without one as its newest.
 var version = regexp.MustCompile(`^/v[0-9.]+/`)
 
@@ -127,6 +131,10 @@ func (c *call) body() (object, error) {
 	if int64(len(data)) > c.p.BodyLimit {
 		return nil, &invalid{http.StatusRequestEntityTooLarge,
 			fmt.Sprintf("the call's body is larger than %d bytes", c.p.BodyLimit)}
+	}
+	if bytes.Count(data, []byte(","))+bytes.Count(data, []byte("[")) > maxParts {
+		return nil, &invalid{http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the call's body has more than %d parts", maxParts)}
 	}
 	o := object{}
 	dec := json.NewDecoder(bytes.NewReader(data))

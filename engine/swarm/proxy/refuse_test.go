@@ -210,6 +210,19 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
+// TestManyParts sends bodies of which little is many values: the runner's memory is everybody's.
+func TestManyParts(t *testing.T) {
+	f := start(t, proxy.Own)
+	for text, status := range map[string]int{
+		`"",`: http.StatusRequestEntityTooLarge, `"a long value that is one part in a body of the same size",`: http.StatusCreated,
+	} {
+		body := `{"Env":[` + strings.Repeat(text, 900<<10/len(text)) + `""]}`
+		if got, answer := f.call("POST", "/containers/create", body); got != status {
+			t.Errorf("%s: %d %.100s, want %d", text, got, answer, status)
+		}
+	}
+}
+
 // TestSwallowedLabel goes on with a change in the next line, which is the one with the label.
 func TestSwallowedLabel(t *testing.T) {
 	f := start(t, proxy.Own)
