@@ -375,6 +375,55 @@ func TestBrokenAnswer(t *testing.T) {
 	}
 }
 
+// TestManyConnections has a client that opens more connections than one gets: the last is answered when others close.
+// Their end is no matter of patience: Close ends those that wait, too.
+func TestManyConnections(t *testing.T) {
+	f := start(t, proxy.Own)
+	open := make([]net.Conn, 1100)
+	for i := range open {
+		conn, err := net.Dial("unix", f.cfg.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // some are closed below
+		open[i] = conn
+	}
+	last := open[len(open)-1]
+	if _, err := io.WriteString(last, "GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := bufio.NewReader(last).ReadString('\n')
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Fatal("all connections are taken at once: ", err)
+	case <-time.After(300 * time.Millisecond): // it waits
+	}
+	for _, conn := range open[:200] {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a connection is not answered although others have closed")
+	}
+	for range 1100 { // full again, so that Close finds a server that waits
+		conn, err := net.Dial("unix", f.cfg.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // the socket has closed it
+	}
+}
+
 // TestSocket looks at who may get to the socket and to the pins beside it.
 func TestSocket(t *testing.T) {
 	f := start(t, proxy.Own)

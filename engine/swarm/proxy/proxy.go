@@ -66,6 +66,10 @@ const (
 // maxSocketPath is what the kernel's address of a unix socket holds: 108 bytes with the zero at the end, see unix(7).
 const maxSocketPath = 107
 
+// maxConns is how many connections a build may have open; further ones wait. Each takes two of the runner's files, and
+// memory. `docker run` needs three: one to make calls, one for the container's streams, one to wait for its end.
+const maxConns = 1024
+
 // Config is what the socket of one build needs to know. Nothing of it changes after Start.
 type Config struct {
 	Build  string
@@ -123,12 +127,14 @@ type Proxy struct {
 	// conns are the open connections of clients; mu guards it.
 	mu    sync.Mutex
 	conns map[*conn]bool
+	slots chan struct{} // one for each of them
 }
 
 // Start listens on the build's socket. The socket lives until Close, not until ctx ends: it has to outlast the
 // steps, a cancelled build's too. It makes the socket's directory, and removes a socket that a killed runner left there.
 func Start(ctx context.Context, cfg Config) (*Proxy, error) {
-	p := &Proxy{Config: cfg, labels: map[string]string{}, conns: map[*conn]bool{}, served: make(chan error, 1)}
+	p := &Proxy{Config: cfg, labels: map[string]string{}, conns: map[*conn]bool{}, slots: make(chan struct{}, maxConns),
+		served: make(chan error, 1)}
 	// Reserved, so that a build can neither set them on its objects nor take them away.
 	for k, v := range cfg.Labels {
 		p.labels[LabelPrefix+strings.TrimPrefix(k, LabelPrefix)] = v
@@ -161,7 +167,7 @@ func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 		ErrorLog:          errorLog,
 	}
 	go func() {
-		p.served <- p.server.Serve(&tracked{Listener: listener, p: p})
+		p.served <- p.server.Serve(&tracked{Listener: listener, p: p, over: base.Done()})
 		close(p.served) // so that a second Close does not wait
 	}()
 	return p, nil
@@ -220,7 +226,7 @@ func (p *Proxy) Close() error {
 	// First, so that calls which wait for the tasks on a network give up.
 	p.cancel()
 	err := p.server.Close()
-	if served := <-p.served; !errors.Is(served, http.ErrServerClosed) {
+	if served := <-p.served; !errors.Is(served, http.ErrServerClosed) && !errors.Is(served, net.ErrClosed) {
 		err = errors.Join(err, served)
 	}
 	p.mu.Lock()
@@ -270,7 +276,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // would outlive Close.
 type tracked struct {
 	net.Listener
-	p *Proxy
+	p    *Proxy
+	over <-chan struct{} // closed when Close begins
 }
 
 // conn embeds the concrete type so that half-closing still works through it: ReverseProxy looks for CloseWrite, which
@@ -282,8 +289,14 @@ type conn struct {
 
 // Accept implements net.Listener.
 func (t *tracked) Accept() (net.Conn, error) {
+	select {
+	case t.p.slots <- struct{}{}:
+	case <-t.over:
+		return nil, net.ErrClosed
+	}
 	c, err := roomy(t.Listener.Accept())
 	if err != nil {
+		<-t.p.slots
 		return nil, err
 	}
 	tc := &conn{UnixConn: c.(*net.UnixConn), p: t.p}
@@ -296,7 +309,10 @@ func (t *tracked) Accept() (net.Conn, error) {
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.p.mu.Lock()
-	delete(c.p.conns, c)
+	if c.p.conns[c] { // it may be closed more than once
+		delete(c.p.conns, c)
+		<-c.p.slots
+	}
 	c.p.mu.Unlock()
 	return c.UnixConn.Close()
 }
