@@ -115,7 +115,7 @@ func startNode(ctx context.Context, i int) (*Daemon, error) {
 // Endpoint is where a node answers over its link: plain TCP, so that cutting the link cuts its API off, too.
 func Endpoint(i int) string { return "tcp://" + address(i) + ":2375" }
 
-// address is a node's.
+// address is a node's on the bridge. The nodes' own bridges are elsewhere (10.214.N.1/24), or routes would collide.
 func address(i int) string { return fmt.Sprintf("%s%d", prefix, 10+i) }
 
 // join makes the first node a manager and the others its workers, one after another: each asks the first for the token.

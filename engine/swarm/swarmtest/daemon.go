@@ -215,7 +215,8 @@ func (d *Daemon) Stop() error {
 	return err
 }
 
-// Install makes sure that a program is there, from Debian's package if need be. The package's own service stays off.
+// Install makes sure that a program is there, from Debian's package if need be. The package's own service stays off. It
+// needs root and, for a package that is missing, Debian's mirror: the only thing here that goes to the network.
 func Install(ctx context.Context, program, pkg string) error {
 	if _, err := exec.LookPath(program); err == nil {
 		return nil

@@ -53,7 +53,8 @@ func (d *Daemon) local(ctx context.Context, out map[string]bool) error {
 	return errors.Join(err, errVolumes, errNetworks, errImages)
 }
 
-// shared lists what the whole Swarm shares; only a manager tells. Tasks of removed services are among it for some seconds.
+// shared lists what the whole Swarm shares; only a manager tells. Tasks of removed services are among it for some seconds,
+// until their containers are gone.
 func (d *Daemon) shared(ctx context.Context, out map[string]bool) error {
 	services, err := d.Client.ServiceList(ctx, client.ServiceListOptions{})
 	for _, v := range services.Items {
