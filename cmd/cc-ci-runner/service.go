@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/kardianos/service"
 )
@@ -18,7 +19,7 @@ type serviceCommand struct {
 	Desc   string `default:"cc-ci runner (Drone exec runner)" help:"The service's description."`
 	Config string `help:"The file with the configuration, a NAME=value a line (/etc/cc-ci-runner/config; for a user ~/.cc-ci-runner/config; a file of drone-runner-exec is found too)."`
 
-	Install   serviceInstall   `cmd:"" help:"Install the service; it starts at boot."`
+	Install   serviceInstall   `cmd:"" help:"Install the service; it starts at boot, a user's at login (at boot after loginctl enable-linger)."`
 	Uninstall serviceUninstall `cmd:"" help:"Remove the service."`
 	Start     serviceStart     `cmd:"" help:"Start the service."`
 	Stop      serviceStop      `cmd:"" help:"Stop the service; running builds end first."`
@@ -68,6 +69,15 @@ LimitNOFILE=65536
 WantedBy=multi-user.target
 `
 
+// unitFor is the unit of root's manager or of a user's. The latter has no multi-user.target (systemd.special(7)): a service
+// that only such a target wants would never start by itself.
+func unitFor(root bool) string {
+	if root {
+		return unit
+	}
+	return strings.Replace(unit, "WantedBy=multi-user.target", "WantedBy=default.target", 1)
+}
+
 // configFile is where the service's configuration lies: as asked, else the first that exists of our own place and
 // drone-runner-exec's, else our own place. It is asked at the installation, and the unit names the answer, so a file
 // that appears later changes nothing.
@@ -100,7 +110,7 @@ func (c *serviceCommand) manager() (service.Service, error) {
 		Description: c.Desc,
 		Arguments:   []string{"service", "--config", c.configFile(), "run"},
 		Option: service.KeyValue{
-			"SystemdScript": unit,
+			"SystemdScript": unitFor(os.Getuid() == 0),
 			"KeepAlive":     true,
 			"RunAtLoad":     true,
 			"UserService":   os.Getuid() != 0,

@@ -29,6 +29,9 @@ func TestUnit(t *testing.T) {
 			t.Errorf("the unit lacks %s", line)
 		}
 	}
+	if !strings.Contains(unitFor(true), "\nWantedBy=multi-user.target\n") || !strings.Contains(unitFor(false), "\nWantedBy=default.target\n") {
+		t.Error("a unit is wanted by a target that its manager does not have")
+	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed: the unit was not verified as a whole")
