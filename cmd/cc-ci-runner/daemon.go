@@ -21,8 +21,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 )
 
-// daemonCommand takes builds from a server. It is the default command, so its argument is also what a misspelt command
-// looks like.
+// daemonCommand takes builds from a server. It is the default command: a misspelt one arrives here as the name of a
+// file.
 type daemonCommand struct {
 	EnvFile string `arg:"" optional:"" name:"envfile" help:"A file with the configuration, a NAME=value a line; the environment wins over it. SIGHUP reads it again."`
 }
@@ -252,8 +252,9 @@ func (c *Config) limits() runtime.Limits {
 }
 
 // leaks decides what a teardown's findings mean for the stage: err is the teardown's own, a *engine.LeakError if
-// something survived. An error of another kind (a look that failed) always fails the stage: it means that nobody
-// knows. The warning goes into the log of the step `teardown`.
+// something survived. An error of another kind alone (a look that failed) always fails the stage: it means that nobody
+// knows. Beside a leak it is mostly the leak's reason and goes its way; the log of the step `teardown` says it in any
+// case. The warning goes into that log, too.
 func (c *Config) leaks(report *engine.Report, err error) (warning string, _ error) {
 	var leak *engine.LeakError
 	if errors.As(err, &leak) && c.Leaks == "warn" {

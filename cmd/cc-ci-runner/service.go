@@ -37,7 +37,7 @@ type (
 )
 
 // unit is the systemd unit that we would write by hand; docs/systemd/ says why each line is there. The template
-// language is kardianos/service's. It runs as root and has none of the hardening of docs/systemd/: pipelines find the
+// language is kardianos/service's. It names no user and has none of the hardening of docs/systemd/: pipelines find the
 // rights that they had under drone-runner-exec's unit. TimeoutStopSec= is DRONE_RUNNER_DRAIN_TIMEOUT's default and ten
 // minutes.
 const unit = `[Unit]
