@@ -87,7 +87,7 @@ func (c *source) preparer(root string) (*preparer, error) {
 	}
 	return &preparer{
 		// Two runs of exec on one host must not share a name: the server is a part of it, and the stage's number is
-		// 1 in all of them.
+		// 1 unless a flag says otherwise.
 		server: fmt.Sprintf("exec:%d:%d", os.Getpid(), time.Now().UnixNano()), root: root, machine: name,
 		options: compiler.Options{
 			Host: hostVariables(), Environ: vars, Proxy: environ.Proxy(), NoClone: c.RepoHTTP == "" && c.RepoSSH == "",

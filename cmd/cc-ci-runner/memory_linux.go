@@ -11,8 +11,8 @@ import (
 )
 
 // dropProgramPages takes the pages of the program's file out of this process: most were needed once. What is used
-// again comes back from the kernel's cache, and the kernel can have the rest for something else. So it says of
-// madvise(2) for MADV_DONTNEED on a mapping of a file; smaps is described in proc(5).
+// again comes back from the kernel's cache, and the kernel can have the rest for something else. This is what madvise(2)
+// promises of MADV_DONTNEED for a file's mapping; smaps is described in proc(5).
 func dropProgramPages() (err error) {
 	// The link and the map say the same also when the file was replaced: both add " (deleted)".
 	program, err := os.Readlink("/proc/self/exe")
