@@ -15,7 +15,7 @@ const module = "git.autonomic.zone/recipe-maintainers/cc-ci/"
 
 // edges are the imports that packages may have of each other; docs/architecture.md draws them. Tests are not counted.
 var edges = map[string][]string{
-	"cmd/cc-ci-runner":    {"engine", "engine/compiler", "engine/leftover", "engine/process", "engine/resource", "engine/swarm", "engine/swarm/proxy", "linter", "runtime", "runtime/client"},
+	"cmd/cc-ci-runner":    {"engine", "engine/compiler", "engine/leftover", "engine/process", "engine/resource", "engine/swarm", "engine/swarm/proxy", "linter", "runtime", "runtime/client", "runtime/logs"},
 	"cmd/cc-ci-bridge":    {"bridge", "bridge/drone", "bridge/gitea", "bridge/journal", "bridge/safehttp"},
 	"runtime":             {"engine", "engine/leftover", "runtime/client", "runtime/logs"},
 	"runtime/client":      nil,

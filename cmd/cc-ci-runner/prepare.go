@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/compiler"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
 
 // preparer turns what a server (or the flags of exec) says of a stage into its Spec. It may be used by several stages
@@ -95,10 +97,20 @@ func (p *preparer) prepare(ctx context.Context, d *client.Context) (*engine.Spec
 		Name:    name, Root: root, Options: options,
 	})
 	if err != nil {
-		return nil, err
+		return nil, withoutValues(err, masked)
 	}
 	spec.Mask = append(spec.Mask, masked...)
 	return spec, nil
+}
+
+// withoutValues is an error that shows none of the values. What is wrong with a file is said with words of the file, in
+// which ${NAME} has been replaced by then.
+func withoutValues(err error, values []string) error {
+	text := logs.NewMasker(values).Mask(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
 }
 
 // addVariables asks the environment plugin for variables and returns the values that logs must not show. They win over

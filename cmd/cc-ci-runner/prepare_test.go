@@ -41,6 +41,12 @@ func TestEnvironmentPlugin(t *testing.T) {
 	if !slices.Contains(spec.Mask, "canary-pin") || slices.Contains(spec.Mask, "north") {
 		t.Errorf("masked are %d values", len(spec.Mask))
 	}
+	// An error about the file quotes it, after substitution.
+	bad := *detail
+	bad.Config = &client.File{Data: []byte(strings.Replace(yaml("env"), "  commands:", "  shell: ${PIN}\n  commands:", 1))}
+	if _, err := p.prepare(t.Context(), &bad); err == nil || !strings.Contains(err.Error(), "`shell: ******`") || strings.Contains(err.Error(), "canary") {
+		t.Errorf("the error of a file with a masked value is %v", err)
+	}
 	answer = ""
 	if _, err := p.prepare(t.Context(), detail); err == nil || !strings.Contains(err.Error(), "DRONE_ENV_PLUGIN_ENDPOINT") {
 		t.Errorf("a plugin that fails: %v", err)
