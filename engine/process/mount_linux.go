@@ -67,9 +67,9 @@ func (p *mountPlan) bind() error {
 	binds := append(own, p.Binds...)
 	sources := make([]int, len(binds))
 	for i, b := range binds {
-		fd, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := openSource(b.Source)
 		if err != nil {
-			return fmt.Errorf("bind over %s: %w", b.Target, &fs.PathError{Op: "open", Path: b.Source, Err: err})
+			return fmt.Errorf("bind over %s: %w", b.Target, err)
 		}
 		sources[i] = fd
 	}
@@ -84,6 +84,23 @@ func (p *mountPlan) bind() error {
 		failed = errors.Join(failed, unix.Close(sources[i]))
 	}
 	return failed
+}
+
+// openSource opens what is to be mounted. A symbolic link is refused: the build's directory is its user's, who could lead
+// root by one to what that user cannot get at.
+func openSource(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = errors.New("it is a symbolic link")
+	}
+	if err != nil {
+		return 0, errors.Join(&fs.PathError{Op: "open", Path: path, Err: err}, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 // mount shows the open source at the target. Below a /tmp of our own the target is made first: what the host has there is

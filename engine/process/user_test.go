@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,6 +185,34 @@ func TestStepCannotLeaveItsCgroup(t *testing.T) {
 	}
 	tearDown(t, h, b.Name)
 	neighbour(t)
+}
+
+// A build's directory belongs to its user, who may put links where /tmp and /dev/shm are kept. Root mounts these for the next
+// step: by a link it would open what that user cannot get at, the workspaces of other builds for one.
+func TestLinksAreNotMounted(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	closed := t.TempDir() // below a directory that everybody may enter, as /tmp is
+	open := filepath.Join(closed, "open")
+	if err := errors.Join(os.Mkdir(open, 0o755), os.WriteFile(open+"/file", []byte("canary"), 0o644), os.Chmod(closed, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"shm": "/dev/shm", "tmp": "/tmp"} {
+		h := openHost(t, Config{User: itoa(testUIDs(t, 2)), Name: testName(t) + "-" + name, KeepLeftovers: true})
+		if !h.report.PrivateMounts {
+			t.Skip("no mount namespaces here")
+		}
+		b := newBuild(t, h, Build{Name: "build"})
+		mustRun(t, h, shell(b, "cd "+b.Root+" && mv "+name+" old && ln -s "+open+" "+name))
+		var out buffer
+		c := shell(b, "cat "+target+"/file")
+		c.Output = &out
+		exit, err := h.Run(t.Context(), c)
+		if strings.Contains(out.String(), "canary") || err == nil || !strings.Contains(err.Error(), "symbolic link") {
+			t.Errorf("%s: %+v, %v, %q", name, exit, err, out.String())
+		}
+		tearDown(t, h, b.Name)
+	}
 }
 
 // Whose directories are a runner's own.
