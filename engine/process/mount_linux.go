@@ -122,19 +122,25 @@ func (b Bind) mount(source int, ownTmp bool) error {
 }
 
 // makeTarget creates what the source can be mounted on: a directory or a file. It stays in the build's /tmp and goes with
-// that.
-func makeTarget(source int, target string) error {
+// that; links of an earlier step lead nowhere else.
+func makeTarget(source int, target string) (err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(source, &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return os.MkdirAll(target, 0o755)
-	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+	tmp, err := os.OpenRoot("/tmp")
+	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o644)
+	defer func() { err = errors.Join(err, tmp.Close()) }()
+	name := strings.TrimPrefix(target, "/tmp/")
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return tmp.MkdirAll(name, 0o755)
+	}
+	if err := tmp.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := tmp.OpenFile(name, os.O_CREATE|os.O_RDONLY, 0o644)
 	if err != nil {
 		return err
 	}

@@ -215,6 +215,36 @@ func TestLinksAreNotMounted(t *testing.T) {
 	}
 }
 
+// Where the build's directory lies below /tmp, its place is made in the build's own /tmp. A link there must not have root
+// make it somewhere else on the host.
+func TestLinksAreNotFollowedToTargets(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	victim, err := os.MkdirTemp("/var/tmp", "cc-ci-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.RemoveAll(victim); err != nil {
+			t.Error(err)
+		}
+	}()
+	h := openHost(t, Config{User: itoa(testUIDs(t, 3)), KeepLeftovers: true})
+	b := newBuild(t, h, Build{Name: "build"})
+	if !h.report.PrivateMounts || !below(b.Root, "/tmp") {
+		t.Skip("nothing is made below /tmp here")
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(b.Root, "/tmp/"), "/")
+	mustRun(t, h, shell(b, "cd "+b.Root+" && mv tmp old && mkdir tmp && ln -s "+victim+" tmp/"+first))
+	if exit, err := h.Run(t.Context(), shell(b, "true")); err == nil {
+		t.Errorf("the next step ran: %+v", exit)
+	}
+	if made, err := os.ReadDir(victim); err != nil || len(made) > 0 {
+		t.Errorf("root has made %v in it, %v", made, err)
+	}
+	tearDown(t, h, b.Name)
+}
+
 // Whose directories are a runner's own.
 func TestOwns(t *testing.T) {
 	self := os.Geteuid()
