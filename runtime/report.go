@@ -362,7 +362,7 @@ func (r *reporter) deliver(ctx context.Context) error {
 	// The steps come first, since the end of the stage leaves unreported ones as they are. But a step that the server
 	// never takes must not keep the stage from its end.
 	limited, done := context.WithTimeout(ctx, r.timing.stepsLimit)
-	_, err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
+	err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
 	for _, name := range open {
 		fault := r.step(limited, name, nil)
 		if fault == nil {

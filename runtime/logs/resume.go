@@ -9,22 +9,18 @@ import (
 )
 
 // Resume uploads the logs that an earlier process left in dir because it crashed or because the server was away, and
-// removes each that the server took. It returns the steps whose logs were uploaded. One that fails stays and does
-// not hold up the others. No Log may be open in dir.
-func Resume(ctx context.Context, dir string, sink Sink) ([]int64, error) {
+// removes each that the server took. One that fails stays and does not hold up the others. No Log may be open in dir.
+func Resume(ctx context.Context, dir string, sink Sink) error {
 	steps, err := listSpools(dir)
-	var uploaded []int64
 	for _, step := range steps {
 		if fault := upload(ctx, sink, place{dir, step}); fault != nil {
 			err = errors.Join(err, fmt.Errorf("upload log of step %d: %w", step, fault))
-			continue
 		}
-		uploaded = append(uploaded, step)
 	}
 	if err != nil {
-		return uploaded, fmt.Errorf("resume logs in %s: %w", dir, err)
+		return fmt.Errorf("resume logs in %s: %w", dir, err)
 	}
-	return uploaded, nil
+	return nil
 }
 
 // upload sends what the spool of a step keeps, and more lines after it, and removes the spool.
