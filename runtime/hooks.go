@@ -53,8 +53,8 @@ type StageEnd struct {
 	// Took is from the details to the end of the teardown, in whole seconds.
 	Took time.Duration
 
-	// Snapshot is the stage with its steps as it ended, Build and Origin its build and repository, the latter without
-	// its keys; both are nil for a stage that ended before the server had told them.
+	// Snapshot is the stage with its steps as it ended, Build and Origin are as in Running; both are nil for a stage that
+	// ended before the server had told them.
 	Snapshot *drone.Stage
 	Build    *drone.Build
 	Origin   *drone.Repo

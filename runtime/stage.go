@@ -158,11 +158,13 @@ func (s *stage) details() error {
 }
 
 // presentable is what pages may show of the details: build and repository. The server sends the key along that
-// encrypts a repository's secrets and signs its configuration; a dashboard would show it to whoever asks for JSON.
+// encrypts a repository's secrets and signs its configuration, and the parameters of a promotion, which may be secrets
+// too; a dashboard would show them to whoever asks for JSON. Its pages in HTML use none of these.
 func presentable(detail *runner.Context) *runner.Context {
-	repo := *detail.Repo
+	build, repo := *detail.Build, *detail.Repo
+	build.Params = nil
 	repo.Secret, repo.Signer = "", ""
-	return &runner.Context{Build: detail.Build, Repo: &repo}
+	return &runner.Context{Build: &build, Repo: &repo}
 }
 
 // ended tells log and hooks how the stage ended.

@@ -298,13 +298,14 @@ func TestStepEnvironment(t *testing.T) {
 }
 
 // What is shown of a build has its repository without the key that encrypts its secrets and signs its configuration,
-// which the server sends along.
+// which the server sends along, and without the parameters of a promotion.
 func TestShownWithoutKeys(t *testing.T) {
 	t.Parallel()
 	ended := make(chan StageEnd, 1)
 	g := newRig(t, func(c *Config) { c.Hooks.StageEnded = func(e StageEnd) { ended <- e } }).start()
 	job := g.srv.Enqueue(runtimetest.Job{
 		Repo:   drone.Repo{Secret: "canary-key", Signer: "canary-signer"},
+		Build:  drone.Build{Event: "promote", Params: map[string]string{"PASSWORD": "canary-parameter"}},
 		Config: pipeline(t, testStep{Name: "a", Sh: "sleep 1000"}),
 	})
 	g.running(job.Stage, 1)

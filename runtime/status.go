@@ -43,7 +43,8 @@ type Running struct {
 	Repo  string
 	Stage *drone.Stage
 
-	// Build and Origin are its build and repository, without the repository's keys; nil until the server has told them.
+	// Build and Origin are its build, without its parameters, and its repository, without its keys; nil until the server
+	// has told them.
 	Build  *drone.Build
 	Origin *drone.Repo
 }
