@@ -83,7 +83,8 @@ func (e *Engine) forget(name string) error {
 }
 
 // Sweep destroys every build on this host that no living process runs: what a crash left. It is called at start,
-// before the first build. The reports are those of builds of which something was found.
+// before the first build. The reports are those of builds of which something was found; they and the error are without
+// details (see WithoutDetails).
 func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
 	names, errs := e.found(ctx)
 	var mu sync.Mutex
@@ -97,6 +98,7 @@ func (e *Engine) Sweep(ctx context.Context) ([]*Report, error) {
 		}
 		builds.Go(func() error {
 			report, err := e.Destroy(ctx, name)
+			WithoutDetails(report, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

@@ -136,6 +136,23 @@ func TestSweepAfterACrash(t *testing.T) {
 	}
 }
 
+// TestSweepTellsNoDetails: a command line may hold a secret that nobody knows any more who could mask it.
+func TestSweepTellsNoDetails(t *testing.T) {
+	e := newEngine(t, nil)
+	if err := os.MkdirAll(newSpec(e, 1, "true").Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e.reapers = append(e.reapers, stubborn{leftover.Item{Kind: "process", Name: "4711", Detail: "login canary"}})
+	reports, err := e.Sweep(t.Context())
+	if err == nil || len(reports) != 1 {
+		t.Fatalf("the sweep found %+v, %v", reports, err)
+	}
+	text := strings.Join(reports[0].Lines(), "\n") + err.Error()
+	if strings.Contains(text, "canary") || strings.Count(text, "process 4711") != 2 {
+		t.Errorf("the sweep tells: %s", text)
+	}
+}
+
 // TestKeptProcessesAfterACrash: what the build of an exempt repository left running lives on, and the report of the
 // process that recovers the crash says so.
 func TestKeptProcessesAfterACrash(t *testing.T) {

@@ -69,6 +69,25 @@ func (r *Report) Lines() []string {
 	return append(lines, fmt.Sprintf("%s (%.1f s)", verdict, r.Seconds))
 }
 
+// WithoutDetails takes out of a teardown's report and error what says more than a name. A command line may hold a secret
+// of the build, and which secrets the build of a crash had was known to the process that crashed only. The report on disk,
+// which only the runner's user can read, keeps them.
+func WithoutDetails(report *Report, err error) {
+	var lists [][]leftover.Item
+	if report != nil {
+		lists = append(lists, report.Leftovers, report.Removed, report.Kept, report.Survivors)
+	}
+	var leak *LeakError
+	if errors.As(err, &leak) {
+		lists = append(lists, leak.Items)
+	}
+	for _, items := range lists {
+		for i := range items {
+			items[i].Detail = ""
+		}
+	}
+}
+
 // sortUnverified moves what only stands for a place that nobody could look at out of the survivors.
 func (r *Report) sortUnverified() {
 	survivors := []leftover.Item{}

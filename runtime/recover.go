@@ -14,7 +14,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
-	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/leftover"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/client"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 )
@@ -90,7 +89,7 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, err)
 	}
-	withoutDetails(report, err)
+	engine.WithoutDetails(report, err)
 	// What a warning would say is in the report's lines, which tell writes.
 	_, leak := r.cfg.Leaks(report, err)
 	if e.Phase != phaseLost {
@@ -106,24 +105,6 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 		return fmt.Errorf("remove what build %s left: %w", e.Build, leak)
 	}
 	return nil
-}
-
-// withoutDetails takes out what says more than a name. A command line may hold a secret of the build, and which secrets
-// it had was known to the process that crashed only.
-func withoutDetails(report *engine.Report, err error) {
-	var lists [][]leftover.Item
-	if report != nil {
-		lists = append(lists, report.Leftovers, report.Removed, report.Kept, report.Survivors)
-	}
-	var leak *engine.LeakError
-	if errors.As(err, &leak) {
-		lists = append(lists, leak.Items)
-	}
-	for _, items := range lists {
-		for i := range items {
-			items[i].Detail = ""
-		}
-	}
 }
 
 // tell writes into the log of the teardown step what the crash had left. Where the crash cut a teardown that had said
