@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -208,14 +207,5 @@ func (e *Engine) Busy(name string) bool {
 	if !isBuildName(name) {
 		return false
 	}
-	if e.locks.holds(name) {
-		return true
-	}
-	if err := e.locks.take(name); err != nil {
-		return errors.Is(err, errBusy)
-	}
-	if e.locks.release(name) != nil {
-		return true
-	}
-	return foreign(name, e.config.Processes.Owns)
+	return e.locks.busy(name) || foreign(name, e.config.Processes.Owns)
 }

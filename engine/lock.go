@@ -46,6 +46,11 @@ func newLocks(dir string) (*locks, error) {
 func (l *locks) take(build string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.hold(build)
+}
+
+// hold is take for who has mu.
+func (l *locks) hold(build string) error {
 	for l.held[build] == nil {
 		file, err := l.open(build)
 		if err != nil {
@@ -99,11 +104,18 @@ func (l *locks) wait(ctx context.Context, build string) error {
 	}
 }
 
-// holds says whether this process holds the build.
-func (l *locks) holds(build string) bool {
-	l.mu.Lock()
+// busy says whether a process on this host holds the build, this one too. The lock file of a build that nobody holds is
+// gone after that. A lock that cannot be looked at is no reason to say yes.
+func (l *locks) busy(build string) bool {
+	l.mu.Lock() // throughout: what a Setup of this process takes meanwhile must not be released here
 	defer l.mu.Unlock()
-	return l.held[build] != nil
+	if l.held[build] != nil {
+		return true
+	}
+	if err := l.hold(build); err != nil {
+		return errors.Is(err, errBusy)
+	}
+	return l.drop(build) != nil
 }
 
 // release gives the build up and removes its file. The file goes first: a process that opened it meanwhile finds that
@@ -111,6 +123,11 @@ func (l *locks) holds(build string) bool {
 func (l *locks) release(build string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.drop(build)
+}
+
+// drop is release for who has mu.
+func (l *locks) drop(build string) error {
 	file := l.held[build]
 	if file == nil {
 		return nil

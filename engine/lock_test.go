@@ -85,6 +85,38 @@ func TestLockIsSeen(t *testing.T) {
 	both.Wait()
 }
 
+// A look at a lock never gives it up: a build of this process may take it at the same moment.
+func TestLookLeavesTheLock(t *testing.T) {
+	l, _ := twoLocks(t)
+	var looking sync.WaitGroup
+	done := make(chan struct{})
+	looking.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				l.busy("b")
+			}
+		}
+	})
+	for range 20000 {
+		if err := l.take("b"); err != nil {
+			t.Error(err)
+			break
+		}
+		if _, err := os.Stat(l.path("b")); err != nil || !l.busy("b") {
+			t.Errorf("the lock was given up: %v", err)
+			break
+		}
+		if err := l.release("b"); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	looking.Wait()
+}
+
 // A runner of another user keeps its locks elsewhere; root, who can see them, leaves its builds alone. A step that
 // pretends to be such a runner gets nothing by it.
 func TestLockOfAnotherUser(t *testing.T) {
