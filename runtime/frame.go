@@ -69,7 +69,7 @@ func (b *build) mask() {
 // since a secret of one can reach the log of another by way of a file.
 func secretsOf(spec *engine.Spec) (values, names []string) {
 	for _, value := range spec.Mask {
-		values, names = append(values, value), append(names, "of the clone")
+		values, names = append(values, value), append(names, "of the clone, or of the environment plugin,")
 	}
 	for _, step := range spec.Steps {
 		for _, secret := range step.Secrets {
