@@ -53,7 +53,7 @@ func withDockerAs(t *testing.T, user string, daemon *swarmtest.Daemon) *Engine {
 				t.Error(err)
 			}
 		})
-		c.Docker = docker
+		c.Docker, c.HiddenSockets = docker, []string{dockerSocket}
 	})
 }
 

@@ -13,6 +13,9 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
 )
 
+// dockerSocket is where tools that ignore DOCKER_HOST look.
+const dockerSocket = "/run/docker.sock"
+
 // users is a range of users that exist nowhere.
 const users = "61300-61309"
 

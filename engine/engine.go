@@ -39,6 +39,10 @@ type Config struct {
 	// Docker may be nil.
 	Docker Docker
 
+	// HiddenSockets are sockets of the host that steps must not find, where builds have mounts of their own: they get
+	// the build's Docker socket in their place, or nothing that answers. One that is not there is passed over.
+	HiddenSockets []string
+
 	// LockDir holds one lock file a running build; runners that share a host must share it.
 	LockDir string
 
@@ -147,7 +151,7 @@ func (e *Engine) attach(ctx context.Context, spec *Spec, b *build) error {
 		return fmt.Errorf("prepare the build's processes: %w", err)
 	}
 	if e.config.Docker == nil {
-		return nil
+		return e.hide(spec.Build, os.DevNull)
 	}
 	place := swarm.Build{Name: spec.Build, Labels: spec.Labels, Root: spec.Root, Workspace: spec.Workspace, Keep: b.keep}
 	if processes.Report().PrivateMounts {
@@ -159,14 +163,25 @@ func (e *Engine) attach(ctx context.Context, spec *Spec, b *build) error {
 		return fmt.Errorf("open the build's Docker socket: %w", err)
 	}
 	b.socket = socket
-	if _, err := os.Stat(dockerSocket); err != nil || socket == "" {
-		return nil // there is nothing to hide from tools that ignore DOCKER_HOST
+	if socket == "" {
+		return nil
 	}
-	return processes.Bind(spec.Build, process.Bind{Source: socket, Target: dockerSocket})
+	return e.hide(spec.Build, socket)
 }
 
-// dockerSocket is where tools that ignore DOCKER_HOST look; /var/run is a link to /run.
-const dockerSocket = "/run/docker.sock"
+// hide puts something else over the sockets that the build must not find. A device in the place of a socket refuses
+// connections. Two names of one socket are bound twice, which does no harm: both show what lies on top.
+func (e *Engine) hide(build, by string) error {
+	for _, socket := range e.config.HiddenSockets {
+		if _, err := os.Stat(socket); err != nil {
+			continue // there is nothing to hide
+		}
+		if err := e.config.Processes.Bind(build, process.Bind{Source: by, Target: socket}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // makeDirectories makes the root, which only its owner may enter, and what lies below it.
 func makeDirectories(spec *Spec) error {

@@ -140,7 +140,7 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 	// Named as the state directory, for the same reason: a restarted runner finds its own builds, and another one on
 	// this host does not sweep them. Nobody else would look for what a killed run of exec left: Ended.
 	processes, err := process.Open(ctx, process.Config{
-		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, Limits: d.limits.process(),
+		Name: "cc-ci-" + stateName(c), Grace: c.Grace, User: c.User, WithoutGroups: c.dockerGroups(), Limits: d.limits.process(),
 		KeepLeftovers: c.StepLeftovers == "keep", ShareMounts: !c.PrivateTmp, Ended: execName,
 	})
 	var user *process.UserError
@@ -163,15 +163,16 @@ func (d *daemon) openEngine(ctx context.Context, state string) error {
 		return errors.Join(err, processes.Close())
 	}
 	d.engine, err = engine.New(engine.Config{
-		Docker:      d.docker.engine(),
-		Workspaces:  &engine.Workspaces{Parent: c.Root, Owns: processes.Owns},
-		Processes:   processes,
-		LockDir:     lockDir(),
-		ReportDir:   filepath.Join(state, "reports"),
-		KeepReports: keepReports,
-		Keep:        c.Keep.match,
-		Limits:      d.limits.engine,
-		Log:         d.log.entry,
+		Docker:        d.docker.engine(),
+		HiddenSockets: c.hostSockets(),
+		Workspaces:    &engine.Workspaces{Parent: c.Root, Owns: processes.Owns},
+		Processes:     processes,
+		LockDir:       lockDir(),
+		ReportDir:     filepath.Join(state, "reports"),
+		KeepReports:   keepReports,
+		Keep:          c.Keep.match,
+		Limits:        d.limits.engine,
+		Log:           d.log.entry,
 	})
 	if err != nil {
 		err = errors.Join(err, processes.Close(), d.docker.Close())

@@ -3,8 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -56,7 +61,12 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 	case "":
 		log.Info("Docker: steps use the host's socket, and what they make is neither tracked nor removed; set DRONE_RUNNER_DOCKER=proxy to change that")
 		return side, nil
-	case "host", "none":
+	case "none":
+		if !d.processes.Report().PrivateMounts {
+			log.Warn("Docker: builds have no mounts of their own here, so DRONE_RUNNER_DOCKER=none does not hide the host's socket from steps")
+		}
+		return side, nil
+	case "host":
 		return side, nil
 	}
 	var err error
@@ -77,6 +87,46 @@ func openDocker(ctx context.Context, d *daemon, state string) (*dockerSide, erro
 		log.Warn("Docker: steps run as the runner's own user, who may use the host's socket, so builds are told apart but not kept apart; set DRONE_RUNNER_USER on a runner that is root")
 	}
 	return side, nil
+}
+
+// hidesDocker says whether steps are to have another Docker than the host's, or none.
+func (c *Config) hidesDocker() bool { return c.Docker == "proxy" || c.Docker == "none" }
+
+// hostSockets are where steps would find the host's Docker: the socket that tools know which ignore DOCKER_HOST, and the
+// endpoint's. /var/run is a link to /run.
+func (c *Config) hostSockets() []string {
+	if !c.hidesDocker() {
+		return nil
+	}
+	sockets := []string{"/run/docker.sock"}
+	if path, ok := strings.CutPrefix(c.DockerEndpoint, "unix://"); ok && path != "/var/run/docker.sock" && path != sockets[0] {
+		sockets = append(sockets, path)
+	}
+	return sockets
+}
+
+// dockerGroups are the groups whose members may use the host's Docker, which is as good as being root: the one that
+// Docker's packages make, and the socket's where an admin chose another (`dockerd --group`).
+func (c *Config) dockerGroups() []int {
+	var groups []int
+	if !c.hidesDocker() {
+		return nil
+	}
+	if docker, err := user.LookupGroup("docker"); err == nil {
+		if gid, err := strconv.Atoi(docker.Gid); err == nil {
+			groups = append(groups, gid)
+		}
+	}
+	for _, socket := range c.hostSockets() {
+		info, err := os.Stat(socket)
+		if err != nil {
+			continue
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			groups = append(groups, int(stat.Gid))
+		}
+	}
+	return groups
 }
 
 // engine is the engine's Docker; nil without one. A nil *swarm.Swarm in the interface would not be nil to the engine.

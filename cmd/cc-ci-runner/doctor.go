@@ -65,7 +65,7 @@ func (c *doctorCommand) Run(ctx context.Context, out streams) error {
 // After a reload nobody would start it again: the unit takes that exit code for final.
 func tryStart(config *Config) error {
 	var errs []error
-	if err := process.CheckUser(config.User); err != nil {
+	if err := process.CheckUser(config.User, config.dockerGroups()...); err != nil {
 		errs = append(errs, fmt.Errorf("DRONE_RUNNER_USER: %w", err))
 	}
 	if config.LogFile != "" {
@@ -125,7 +125,7 @@ func pingServer(ctx context.Context, config *Config) (string, error) {
 // running daemon the daemon's would be in use.
 func describeHost(ctx context.Context, config *Config) (string, error) {
 	report, err := process.Probe(ctx, process.Config{
-		Name: fmt.Sprintf("cc-ci-doctor-%d", os.Getpid()), User: config.User,
+		Name: fmt.Sprintf("cc-ci-doctor-%d", os.Getpid()), User: config.User, WithoutGroups: config.dockerGroups(),
 		Limits:      process.Limits{Memory: int64(config.Memory), CPUs: config.CPUs, PIDs: config.PIDs},
 		ShareMounts: !config.PrivateTmp,
 	})
@@ -145,7 +145,10 @@ func describeHost(ctx context.Context, config *Config) (string, error) {
 // askDocker says what steps get of Docker, and whether it is fit for builds. It asks what the daemon asks before it
 // takes builds (swarm.Health).
 func askDocker(ctx context.Context, config *Config) (string, error) {
-	if config.Docker != "proxy" {
+	switch config.Docker {
+	case "none":
+		return "hidden from steps where builds have mounts of their own (DRONE_RUNNER_DOCKER=none)", nil
+	case "", "host":
 		return "not tracked: what steps make is not removed (DRONE_RUNNER_DOCKER=proxy changes that)", nil
 	}
 	docker, err := swarm.Open(ctx, swarm.Config{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,6 +119,27 @@ func TestDoctor(t *testing.T) {
 		if good != (code == 0) || good == strings.Contains(out, "BAD  configuration: "+name+": ") {
 			t.Errorf("%s: exit code %d\n%s%s", variable, code, out, errs)
 		}
+	}
+	// Steps that are told to have no Docker of the host's must not get it by their user's group.
+	socket := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(socket, 0, 61234); err != nil {
+			t.Fatal(err)
+		}
+		for mode, good := range map[string]bool{"proxy": false, "none": false, "host": true} {
+			out, _, code := call(t, "doctor", "--settings", "--config", write(t, "DRONE_RPC_HOST=127.0.0.1:1\nDRONE_RPC_SECRET=x\n"+
+				"DRONE_RUNNER_USER=61200-61299\nDRONE_RUNNER_DOCKER_ENDPOINT=unix://"+socket+"\nDRONE_RUNNER_DOCKER="+mode+"\n"))
+			if good != (code == 0) || good == strings.Contains(out, "BAD  configuration: DRONE_RUNNER_USER: group 61234 ") {
+				t.Errorf("Docker's group among the users, %s: exit code %d\n%s", mode, code, out)
+			}
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 	if made, err := os.ReadDir(dir); err != nil || len(made) != 0 {
 		t.Errorf("doctor left %v, %v", made, err)

@@ -61,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("runner name %q: a slash cannot be part of a directory's name", h.cfg.Name)
 	}
 	var err error
-	if h.users, err = usersOf(cfg.User); err != nil {
+	if h.users, err = usersOf(cfg.User, cfg.WithoutGroups); err != nil {
 		return nil, err
 	}
 	trees, err := readHierarchies()

@@ -26,15 +26,19 @@ type users struct {
 	first, last int // the range, if shared is nil
 }
 
-// CheckUser says, without touching the host, whether [Open] would take this Config.User; its error is a [*UserError].
-func CheckUser(text string) error {
-	_, err := usersOf(text)
+// CheckUser says, without touching the host, whether [Open] would take this Config.User with these WithoutGroups; its
+// error is a [*UserError].
+func CheckUser(text string, withoutGroups ...int) error {
+	_, err := usersOf(text, withoutGroups)
 	return err
 }
 
 // usersOf is who the steps may run as, if this process can make them run so.
-func usersOf(text string) (*users, error) {
+func usersOf(text string, withoutGroups []int) (*users, error) {
 	who, err := parseUser(text)
+	if err == nil && who != nil {
+		err = who.leave(withoutGroups)
+	}
 	if err != nil {
 		return nil, &UserError{err}
 	}
@@ -119,6 +123,21 @@ func lookupUser(text string) (*identity, error) {
 		return nil, fmt.Errorf("user %q has root's group as its own: name one that has not", text)
 	}
 	return who, nil
+}
+
+// leave takes the users out of groups whose rights steps must not have. A uid of a range has the group of its number.
+func (u *users) leave(groups []int) error {
+	for _, gid := range groups {
+		who := u.shared
+		if who != nil && who.GID == gid || who == nil && u.first <= gid && gid <= u.last {
+			return fmt.Errorf("group %d gives its members the host's Docker, and a user that steps may run as has it as its own: "+
+				"name users that have not", gid)
+		}
+		if who != nil {
+			who.Groups = slices.DeleteFunc(who.Groups, func(own int) bool { return own == gid })
+		}
+	}
+	return nil
 }
 
 func rootRefused(text string) error {

@@ -28,6 +28,10 @@ type Config struct {
 	// ("20000-20099") of which every running build gets one to itself.
 	User string
 
+	// WithoutGroups are groups that the User's steps do not get, though it is a member: those that may use the host's Docker
+	// socket, where builds are not to. A User whose own group is one of them, or a range with a uid of its number, is refused.
+	WithoutGroups []int
+
 	// Limits hold for each build as a whole.
 	Limits Limits
 

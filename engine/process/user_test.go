@@ -50,6 +50,32 @@ func TestParseUser(t *testing.T) {
 	}
 }
 
+// Steps do not get the groups that give them the host's Docker, however their user came by them.
+func TestWithoutGroups(t *testing.T) {
+	t.Parallel()
+	const docker = 998
+	one := &users{shared: &identity{UID: 1000, GID: 1000, Groups: []int{1000, docker, 27}}}
+	if err := one.leave([]int{docker, 0}); err != nil || !slices.Equal(one.shared.Groups, []int{1000, 27}) {
+		t.Errorf("the groups left are %v, %v", one.shared.Groups, err)
+	}
+	for _, u := range []*users{
+		{shared: &identity{UID: 1000, GID: docker, Groups: []int{docker}}},
+		{first: docker, last: docker},
+		{first: 900, last: 999},
+	} {
+		if err := u.leave([]int{docker}); err == nil || !strings.Contains(err.Error(), "group 998") {
+			t.Errorf("%+v: error %v", u, err)
+		}
+	}
+	if err := (&users{first: docker + 1, last: docker + 9}).leave([]int{docker}); err != nil {
+		t.Error(err)
+	}
+	var user *UserError
+	if err := CheckUser("990-1005", docker); !errors.As(err, &user) {
+		t.Errorf("a range with Docker's group: %v", err)
+	}
+}
+
 // testUIDs is the first of two uids that no other test and no other run of these tests has. Their lock files go with
 // the test.
 func testUIDs(t *testing.T, number int) int {
