@@ -20,6 +20,13 @@ func (s *Swarm) lockApp(stack string) (*os.File, error) {
 	return f, err
 }
 
+// inUse says whether somebody holds the lock of an app. It is taken for a moment to see that; one that cannot be looked at
+// counts as held.
+func (s *Swarm) inUse(stack string) bool {
+	lock, err := s.lockApp(stack)
+	return err != nil || lock.Close() != nil
+}
+
 // holdApp takes the lock of an app that a build deploys, until the build's socket is closed. Every janitor on the host
 // then sees that the app lives, also what belongs to it and carries no label. A lock that somebody holds already, such
 // as the pipeline itself, does the same. It is called in the middle of a build's call, which it must not hold up or fail:

@@ -61,8 +61,9 @@ func (s *Swarm) removeEnvFile(stack string) (out []leftover.Item, err error) {
 
 // appHolding looks for what belongs to an app by its stack's name and carries no build's label. Everything in it has
 // the stack's label, but for secrets and configs, which abra makes without one. Unlike holding it wants every node to
-// answer: what is removed by its name is removed only when all of it can be seen.
-func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) {
+// answer: what is removed by its name is removed only when all of it can be seen. deployed are the stacks that there are,
+// and that there were before the first removal.
+func (s *Swarm) appHolding(ctx context.Context, stack string, deployed map[string]bool) (*holding, error) {
 	h := &holding{}
 	filter := client.Filters{}.Add("label", stackLabel+"="+stack)
 	// A service with a build's label is that build's, also when its stack matches the pattern.
@@ -84,7 +85,7 @@ func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) 
 			h.tasks = append(h.tasks, thing{node: s.nodes[0], kind: "task", id: v.ID, name: v.NodeID + "/" + v.ID})
 		}
 	}
-	if err := s.appData(ctx, h, stack); err != nil {
+	if err := s.appData(ctx, h, stack, deployed); err != nil {
 		return nil, err
 	}
 	for _, n := range s.nodes {
@@ -95,10 +96,15 @@ func (s *Swarm) appHolding(ctx context.Context, stack string) (*holding, error) 
 	return h, nil
 }
 
-// appData looks for an app's secrets and configs by their names alone, <stack>_<name>_<version>: abra's have no label.
-func (s *Swarm) appData(ctx context.Context, h *holding, stack string) error {
+// appData looks for an app's secrets and configs by their names, <stack>_<name>_<version>: abra's have no label. One that
+// has a stack's label (`docker stack deploy` sets it) must have that of the app.
+func (s *Swarm) appData(ctx context.Context, h *holding, stack string, deployed map[string]bool) error {
 	add := func(kind, id string, spec swarm.Annotations) {
-		if spec.Labels[proxy.LabelBuild] == "" && strings.HasPrefix(spec.Name, stack+"_") {
+		if spec.Labels[proxy.LabelBuild] != "" || !strings.HasPrefix(spec.Name, stack+"_") {
+			return
+		}
+		label := spec.Labels[stackLabel]
+		if label == stack || (label == "" && s.appOf(spec.Name, deployed) == stack) {
 			h.data = append(h.data, thing{node: s.nodes[0], kind: kind, id: id, name: spec.Name})
 		}
 	}

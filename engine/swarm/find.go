@@ -108,7 +108,17 @@ func (s *Swarm) Remove(ctx context.Context, o Orphan) ([]leftover.Item, error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, s.cfg.TeardownTimeout)
 	defer cancel()
-	t := newTeardown(s, o.name(), func(ctx context.Context) (*holding, error) { return s.appHolding(ctx, o.Stack) })
+	// Kept from look to look: the app's own stack is soon gone, and others may come.
+	deployed := map[string]bool{}
+	look := func(ctx context.Context) (*holding, error) {
+		there, err := s.deployed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(deployed, there)
+		return s.appHolding(ctx, o.Stack, deployed)
+	}
+	t := newTeardown(s, o.name(), look)
 	left, err := t.run(limited)
 	files, fileErr := s.removeEnvFile(o.Stack)
 	return append(t.removed(left), files...), errors.Join(err, fileErr, lock.Close())
@@ -122,8 +132,8 @@ func (o Orphan) name() string {
 	return "stack " + o.Stack
 }
 
-// FindApps lists what apps hold that were deployed without a build's socket, by the pattern of their domains. An app's
-// lock is taken for a moment to see whether it is free.
+// FindApps lists what apps hold that were deployed without a build's socket, by the pattern of their domains. One
+// whose lock somebody holds is live.
 func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 	if s.apps == nil {
 		return nil, nil
@@ -132,25 +142,27 @@ func (s *Swarm) FindApps(ctx context.Context) ([]Orphan, error) {
 	if err := s.appStacks(ctx, stacks); err != nil {
 		return nil, err
 	}
+	if len(stacks) == 0 {
+		return nil, nil
+	}
+	deployed, err := s.deployed(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []Orphan
 	for _, stack := range slices.Sorted(maps.Keys(stacks)) {
-		h, err := s.appHolding(ctx, stack)
+		h, err := s.appHolding(ctx, stack, deployed)
 		if err != nil {
 			return nil, err
 		}
 		if h.empty() {
-			continue // a build's: found by its label
+			continue // a build's, found by its label; or another app's
 		}
 		o := Orphan{Stack: stack, Since: stacks[stack]}
 		for _, v := range h.all() {
 			o.Items = append(o.Items, v.item())
 		}
-		// Given up at once: it was only to be seen whether somebody holds it.
-		if lock, err := s.lockApp(stack); err != nil {
-			o.Live = true
-		} else if err := lock.Close(); err != nil {
-			return nil, err
-		}
+		o.Live = s.inUse(stack)
 		out = append(out, o)
 	}
 	return out, nil

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,8 @@ func (d daemon) serve(t *testing.T) string {
 	return "unix://" + path
 }
 
-// ServeHTTP answers with the value of the path without its version; what has none is not found.
+// ServeHTTP answers with the value of the path without its version, a list without what has not the label that is asked
+// for; what has no value is not found.
 func (d daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Api-Version", "1.41")
 	w.Header().Set("Content-Type", "application/json")
@@ -49,7 +51,40 @@ func (d daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		v = map[string]string{"message": "no such thing: " + path}
 	}
+	var filters struct{ Label map[string]bool }
+	_ = json.Unmarshal([]byte(r.URL.Query().Get("filters")), &filters) // none is no filter
+	switch list := v.(type) {
+	case []any:
+		v = filtered(list, filters.Label)
+	case map[string]any:
+		if volumes, ok := list["Volumes"].([]any); ok {
+			v = map[string]any{"Volumes": filtered(volumes, filters.Label)}
+		}
+	}
 	_ = json.NewEncoder(w).Encode(v) // the test sees what it gets
+}
+
+// filtered are the objects of a list that have the labels, each given as a key or as key=value.
+func filtered(list []any, labels map[string]bool) []any {
+	return slices.DeleteFunc(slices.Clone(list), func(v any) bool {
+		var o struct {
+			Labels map[string]string
+			Spec   struct{ Labels map[string]string }
+		}
+		text, _ := json.Marshal(v) // the test sees what it gets
+		_ = json.Unmarshal(text, &o)
+		for label := range labels {
+			key, want, whole := strings.Cut(label, "=")
+			got, has := o.Labels[key]
+			if o.Spec.Labels != nil {
+				got, has = o.Spec.Labels[key]
+			}
+			if !has || (whole && got != want) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // with is a healthy daemon, changed.

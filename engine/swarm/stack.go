@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func (s *Swarm) stackData(ctx context.Context, h *holding, header ledger.Header,
 	// A label of any build decides by itself: this build's are found by it, others' are theirs.
 	add := func(kind, id string, spec swarm.Annotations, made time.Time) {
 		stack := stackOf(spec.Name, own, others)
-		if stack == "" || spec.Labels[proxy.LabelBuild] != "" || (spec.Labels[stackLabel] != "" && spec.Labels[stackLabel] != stack) {
+		if stack == "" || s.longerInUse(spec.Name, stack) || spec.Labels[proxy.LabelBuild] != "" || (spec.Labels[stackLabel] != "" && spec.Labels[stackLabel] != stack) {
 			return
 		}
 		if s.appStack(stack) || (!header.Started.IsZero() && made.After(header.Started)) {
@@ -69,17 +70,49 @@ func (s *Swarm) stacks(ctx context.Context, build string, entries []ledger.Entry
 	if len(own) == 0 {
 		return own, others, nil
 	}
-	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list services: %w", err)
-	}
-	for _, v := range services.Items {
-		if stack := v.Spec.Labels[stackLabel]; stack != "" && v.Spec.Labels[proxy.LabelBuild] != build {
+	err = s.eachStack(ctx, func(stack, owner string, service bool) {
+		switch {
+		case owner == build:
+		case service:
 			others[stack] = true
 			delete(own, stack)
+		// An app that is undeployed for a while keeps its volumes. Of the build's stack they may be from an earlier build.
+		case !own[stack]:
+			others[stack] = true
+		}
+	})
+	return own, others, err
+}
+
+// deployed are the stacks that have a service, or a volume on the manager, whoever made them.
+func (s *Swarm) deployed(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := s.eachStack(ctx, func(stack, _ string, _ bool) { out[stack] = true })
+	return out, err
+}
+
+// eachStack names the stacks of all services, and then of all volumes on the manager, with the build that made each.
+func (s *Swarm) eachStack(ctx context.Context, see func(stack, build string, service bool)) error {
+	labelled := client.Filters{}.Add("label", stackLabel)
+	services, err := s.docker.ServiceList(ctx, client.ServiceListOptions{Filters: labelled})
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	for _, v := range services.Items {
+		if stack := v.Spec.Labels[stackLabel]; stack != "" {
+			see(stack, v.Spec.Labels[proxy.LabelBuild], true)
 		}
 	}
-	return own, others, nil
+	volumes, err := s.docker.VolumeList(ctx, client.VolumeListOptions{Filters: labelled})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, v := range volumes.Items {
+		if stack := v.Labels[stackLabel]; stack != "" {
+			see(stack, v.Labels[proxy.LabelBuild], false)
+		}
+	}
+	return nil
 }
 
 // stackOf returns the build's stack that an object's name begins with, unless the name begins with that of another,
@@ -98,6 +131,33 @@ func stackOf(name string, own, others map[string]bool) string {
 		return ""
 	}
 	return best
+}
+
+// appOf returns the stack of the app that a secret or config belongs to by its name alone, or nothing in doubt. It is that
+// with the longest name, of the apps that match the pattern and of the stacks that are deployed: a_b_pw_v1 may be the secret
+// b_pw of the app a or pw of a.b. One that is only guessed from the name gives way to a shorter one that is in use.
+func (s *Swarm) appOf(name string, deployed map[string]bool) string {
+	best, used := "", false
+	for _, stack := range prefixes(name) { // the shortest first
+		if !deployed[stack] && !s.appStack(stack) {
+			continue
+		}
+		// Not asked of the longest: whoever removes it holds its lock.
+		used = used || deployed[best] || (best != "" && s.inUse(best))
+		best = stack
+	}
+	if used && !deployed[best] {
+		return ""
+	}
+	return best
+}
+
+// longerInUse says whether an object's name may be that of an app with a longer name than a build's stack, whose lock
+// somebody holds: such an app may have secrets before it has a service.
+func (s *Swarm) longerInUse(name, stack string) bool {
+	return slices.ContainsFunc(prefixes(name), func(longer string) bool {
+		return len(longer) > len(stack) && s.appStack(longer) && s.inUse(longer)
+	})
 }
 
 // domain is the domain of an app whose stack has this name: abra replaces dots by underscores, which no domain has. The
