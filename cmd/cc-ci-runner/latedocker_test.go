@@ -112,7 +112,7 @@ func TestStopDuringTheSweepOfApps(t *testing.T) {
 	socket := filepath.Join(sharedDir(t), "docker.sock")
 	app := fmt.Sprintf("stop-%06x", os.Getpid()&0xffffff)
 	lateDocker(t, socket, map[string]any{"ID": "1", "Spec": map[string]any{"Name": app + "_ci_example_org_pw_v1"}})
-	t.Cleanup(func() { _ = os.Remove(appLockDir + "/cc-ci-app-" + app + ".ci.example.org.lock") }) // made when the app is looked at
+	t.Cleanup(func() { _ = os.Remove(appLockDir + "/cc-ci-app-" + app + ".ci.example.org.lock") }) // made when the app is removed
 	server := runtimetest.NewServer(t, runtimetest.Poll(time.Second))
 	s := startDaemon(t, server, map[string]string{"DRONE_RUNNER_DOCKER": "proxy", "DRONE_RUNNER_DOCKER_ENDPOINT": "unix://" + socket,
 		"DRONE_RUNNER_APP_PATTERN": `^stop-[0-9a-f]{6}\.ci\.example\.org$`, "DRONE_RUNNER_TEARDOWN_TIMEOUT": "10m"})

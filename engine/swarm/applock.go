@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockApp takes the lock that whoever uses an app holds, so that nobody deploys it while it is removed. An app without
-// a lock file is nobody's: then there is nothing to hold, and none is made, for each app once seen would leave a file.
+// lockApp takes the lock that whoever uses an app holds, so that nobody deploys it while it is removed. As flock(1) does it
+// makes the file where there is none: a deployment that starts meanwhile would make it, and hold what is being removed.
 // An error means that the app is in use; otherwise the caller closes the file, which gives the lock up.
 func (s *Swarm) lockApp(stack string) (*os.File, error) {
-	f, err := s.openLock(stack, os.O_RDWR)
+	f, err := s.openLock(stack, os.O_RDWR|os.O_CREATE)
+	// Without the directory nobody can hold a lock there.
 	if errors.Is(err, os.ErrNotExist) {
 		return os.Open(os.DevNull)
 	}
@@ -21,9 +22,12 @@ func (s *Swarm) lockApp(stack string) (*os.File, error) {
 }
 
 // inUse says whether somebody holds the lock of an app. It is taken for a moment to see that; one that cannot be looked at
-// counts as held.
+// counts as held. An app without a file is nobody's, and none is made: each app once seen would leave one.
 func (s *Swarm) inUse(stack string) bool {
-	lock, err := s.lockApp(stack)
+	lock, err := s.openLock(stack, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
 	return err != nil || lock.Close() != nil
 }
 

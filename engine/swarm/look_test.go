@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTimeOverWhileClean runs out of time after the first look that finds nothing: what looks before it found, or did
@@ -53,5 +55,39 @@ func TestLockOfAnotherUser(t *testing.T) {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestLockOfNobody locks an app whose file nobody has made: a deployment that begins afterwards finds the lock held. To ask
+// whether it is leaves no file behind.
+func TestLockOfNobody(t *testing.T) {
+	s := &Swarm{cfg: Config{LockDir: t.TempDir()}, apps: regexp.MustCompile(`^shop\.example\.org$`)}
+	path := filepath.Join(s.cfg.LockDir, "cc-ci-app-shop.example.org.lock")
+	if _, err := os.Stat(path); s.inUse("shop_example_org") || !errors.Is(err, os.ErrNotExist) {
+		t.Error("an app of nobody's is in use, or its file is made by a look: ", err)
+	}
+	lock, err := s.lockApp("shop_example_org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deployment, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o666) // as flock(1) does
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(deployment.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Error("a deployment has the lock of an app that is being removed: ", err)
+	}
+	if err := errors.Join(deployment.Close(), lock.Close()); err != nil {
+		t.Error(err)
+	}
+	if s.inUse("shop_example_org") {
+		t.Error("the lock is not given up")
+	}
+	none := &Swarm{cfg: Config{LockDir: filepath.Join(s.cfg.LockDir, "none")}}
+	if lock, err = none.lockApp("shop_example_org"); err != nil {
+		t.Fatal("a host without the directory has no locks: ", err)
+	}
+	if err := lock.Close(); err != nil {
+		t.Error(err)
 	}
 }
