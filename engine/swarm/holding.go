@@ -295,28 +295,37 @@ func (s *Swarm) unreached(ctx context.Context, h *holding, entries []ledger.Entr
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
-	reached := s.reached(ctx)
+	reached, silent := s.reached(ctx)
 	for _, v := range nodes.Items {
 		if v.Status.State == swarm.NodeStateDown {
 			// The Swarm remembers the tasks of a node that is down until it comes back.
 			h.tasks = slices.DeleteFunc(h.tasks, func(t thing) bool { return t.removed && strings.HasPrefix(t.name, v.ID+"/") })
 		}
-		if used[v.ID] && !reached[v.ID] {
-			h.unverified = append(h.unverified, thing{kind: "node", id: v.ID, name: v.Description.Hostname,
-				detail: "not checked: tasks of this build ran there; name the node in DRONE_RUNNER_SWARM_NODES"})
+		named := func(n *node) bool { return n.leadsTo(v) } // then its endpoint tells about it
+		if !used[v.ID] || reached[v.ID] || slices.ContainsFunc(silent, named) {
+			continue
 		}
+		detail := "not checked: tasks of this build ran there; name the node in DRONE_RUNNER_SWARM_NODES"
+		for _, n := range silent {
+			detail += ", unless it is " + n.endpoint + ", which has not answered yet"
+		}
+		h.unverified = append(h.unverified, thing{kind: "node", id: v.ID, name: v.Description.Hostname, detail: detail})
 	}
 	return nil
 }
 
-// reached are the ids of the nodes that have an endpoint here. Those that do not answer are named by their endpoints, and
-// those that never have have no id: a node that was away since the start is named twice, by endpoint and by id.
-func (s *Swarm) reached(ctx context.Context) map[string]bool {
-	out := map[string]bool{}
+// reached are the ids of the nodes that have an endpoint here; silent are those that have one and no id, because they have
+// not answered since the start.
+func (s *Swarm) reached(ctx context.Context) (ids map[string]bool, silent []*node) {
+	ids = map[string]bool{}
 	for _, n := range s.nodes {
-		out[n.swarmID(ctx)] = true
+		if id := n.swarmID(ctx); id != "" {
+			ids[id] = true
+		} else {
+			silent = append(silent, n)
+		}
 	}
-	return out
+	return ids, silent
 }
 
 // notManager says whether an error means that the daemon is in no Swarm, or no manager of one. The text is compared

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/client"
 )
 
@@ -87,6 +89,13 @@ func (n *node) swarmID(ctx context.Context) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.id
+}
+
+// leadsTo says whether the endpoint names a node of the Swarm's list by its host name or address. For what is written in
+// another way, an alias of ssh's for one, only the node itself could tell.
+func (n *node) leadsTo(v swarm.Node) bool {
+	u, err := url.Parse(n.endpoint)
+	return err == nil && u.Hostname() != "" && (u.Hostname() == v.Description.Hostname || u.Hostname() == v.Status.Addr)
 }
 
 // connect prepares a connection to a daemon: unix://, tcp:// (with the certificates, where there are any) or ssh://. It
