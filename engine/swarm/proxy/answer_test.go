@@ -424,6 +424,55 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
+// TestManyBodies announces more large bodies than the runner has memory for. Further ones wait, calls without a body do
+// not; when the others end, they are answered.
+func TestManyBodies(t *testing.T) {
+	f := start(t, proxy.Own)
+	large := make([]net.Conn, 20)
+	for i := range large {
+		conn, err := net.Dial("unix", f.cfg.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // closed below, where the test gets there
+		if _, err := fmt.Fprintf(conn, "POST /volumes/create HTTP/1.1\r\nHost: docker\r\nContent-Length: %d\r\n\r\n", 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		large[i] = conn
+	}
+	answered := make(chan int, 1)
+	for begun, waits := time.Now(), false; !waits; { // until the others have all begun
+		go func() {
+			status, _ := f.call("POST", "/volumes/create", `{"Name":"new"}`)
+			answered <- status
+		}()
+		select {
+		case <-answered:
+			if time.Since(begun) > 30*time.Second {
+				t.Fatal("all bodies are read at once")
+			}
+		case <-time.After(300 * time.Millisecond):
+			waits = true
+		}
+	}
+	if status, answer := f.call("GET", "/_ping", ""); status != http.StatusOK {
+		t.Errorf("a call without a body: %d %s", status, answer)
+	}
+	for _, conn := range large {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	select {
+	case status := <-answered:
+		if status != http.StatusCreated {
+			t.Errorf("the call that waited: %d", status)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a call waits although the bodies of others are gone")
+	}
+}
+
 // TestSocket looks at who may get to the socket and to the pins beside it.
 func TestSocket(t *testing.T) {
 	f := start(t, proxy.Own)

@@ -49,7 +49,8 @@ type call struct {
 	path   string   // without the prefix
 	args   []string // what the route's pattern matched
 	query  url.Values
-	bodied bool // what the client sent along goes to the daemon, because it was judged or cannot do harm
+	cost   int64 // of the body, in bytes of the build's bodies
+	bodied bool  // what the client sent along goes to the daemon, because it was judged or cannot do harm
 }
 
 // Refusal is a call that the policy forbids: the client gets 403. Its text names the rule and the variable that changes
@@ -123,7 +124,18 @@ func (c *call) own() bool { return c.p.Policy == Own }
 
 // body reads the JSON body. The caller changes it and gives it to send. Like the daemon it reads one value and ignores
 // what follows, but what follows does not go on to the daemon. An empty body, or null, is an empty object.
+//
+// It waits while the bodies of other calls take too much memory, and is called once a call: a call that had one body and
+// waited for a second could wait for ever.
 func (c *call) body() (object, error) {
+	size := c.r.ContentLength
+	if size < 0 || size > c.p.BodyLimit { // unknown, or one that is refused below
+		size = c.p.BodyLimit + 1
+	}
+	if err := c.p.bodies.Acquire(c.ctx(), bodyCost(size)); err != nil {
+		return nil, fmt.Errorf("wait for the bodies of other calls: %w", err)
+	}
+	c.cost = bodyCost(size)
 	data, err := io.ReadAll(io.LimitReader(c.r.Body, c.p.BodyLimit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the call's body: %w", err)
@@ -132,6 +144,7 @@ func (c *call) body() (object, error) {
 		return nil, &invalid{http.StatusRequestEntityTooLarge,
 			fmt.Sprintf("the call's body is larger than %d bytes", c.p.BodyLimit)}
 	}
+	c.free(bodyCost(int64(len(data)))) // its length was unknown, perhaps
 	if bytes.Count(data, []byte(","))+bytes.Count(data, []byte("[")) > maxParts {
 		return nil, &invalid{http.StatusRequestEntityTooLarge,
 			fmt.Sprintf("the call's body has more than %d parts", maxParts)}
@@ -147,6 +160,18 @@ func (c *call) body() (object, error) {
 		o = object{}
 	}
 	return o, nil
+}
+
+// bodyCost is about how many bytes a body of a length takes at most: as it came, as it is read, with 60 bytes for each of
+// its parts, and as it goes on, where json.Marshal makes six characters of each < in it.
+func bodyCost(length int64) int64 { return 8*length + 60*min(length/2, maxParts) }
+
+// free gives back what the call's body takes, down to a rest.
+func (c *call) free(rest int64) {
+	if c.cost > rest {
+		c.p.bodies.Release(c.cost - rest)
+		c.cost = rest
+	}
 }
 
 // setBody replaces the request's body. The transport asks GetBody for it again when a kept connection turns out closed.

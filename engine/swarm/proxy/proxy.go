@@ -36,6 +36,7 @@ import (
 
 	"github.com/moby/moby/client"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
 )
@@ -69,6 +70,10 @@ const maxSocketPath = 107
 // maxConns is how many connections a build may have open; further ones wait. Each takes two of the runner's files, and
 // memory. `docker run` needs three: one to make calls, one for the container's streams, one to wait for its end.
 const maxConns = 1024
+
+// maxBodies is how many bytes the JSON bodies of a build's calls may take at a time, see bodyCost; further ones wait. That is
+// one of the largest that engine/swarm lets pass, or thousands of usual ones.
+const maxBodies = 256 << 20
 
 // Config is what the socket of one build needs to know. Nothing of it changes after Start.
 type Config struct {
@@ -120,6 +125,10 @@ type Proxy struct {
 
 	sealed atomic.Bool
 
+	// bodies is the memory that bodies of calls may take, in bytes: those of all connections together could take hundreds
+	// of gigabytes.
+	bodies *semaphore.Weighted
+
 	// known remembers the ids of containers and of commands in them that were judged already: a client that follows logs
 	// or runs many commands asks about one container again and again. Knowing an id too long does no harm.
 	known sync.Map // of knownID to found
@@ -134,7 +143,7 @@ type Proxy struct {
 // steps, a cancelled build's too. It makes the socket's directory, and removes a socket that a killed runner left there.
 func Start(ctx context.Context, cfg Config) (*Proxy, error) {
 	p := &Proxy{Config: cfg, labels: map[string]string{}, conns: map[*conn]bool{}, slots: make(chan struct{}, maxConns),
-		served: make(chan error, 1)}
+		served: make(chan error, 1), bodies: semaphore.NewWeighted(max(maxBodies, bodyCost(cfg.BodyLimit+1)))}
 	// Reserved, so that a build can neither set them on its objects nor take them away.
 	for k, v := range cfg.Labels {
 		p.labels[LabelPrefix+strings.TrimPrefix(k, LabelPrefix)] = v
@@ -265,6 +274,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = &invalid{http.StatusServiceUnavailable, "the build is over: its Docker objects are being removed"}
 	}
 	if err == nil {
+		defer c.free(0)
 		err = c.serve()
 	}
 	if err != nil {
