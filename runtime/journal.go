@@ -54,6 +54,9 @@ type entry struct {
 	// Unsure says that the registration of the steps may still be under way on the server: who sent it was killed.
 	Unsure bool `json:"unsure,omitempty"`
 
+	// Leak is what the host still holds of a stage that is lost, as its error will say it; empty for nothing.
+	Leak string `json:"leak,omitempty"`
+
 	// Since is when the stage was offered, in seconds.
 	Since int64 `json:"since"`
 

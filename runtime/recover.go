@@ -92,9 +92,15 @@ func (r *Runner) clear(ctx context.Context, rep *reporter) error {
 	engine.WithoutDetails(report, err)
 	// What a warning would say is in the report's lines, which tell writes.
 	_, leak := r.cfg.Leaks(report, err)
-	if e.Phase != phaseLost {
+	text := ""
+	if leak != nil {
+		text = leak.Error()
+	}
+	if e.Phase == phaseLost {
+		rep.rec.note(func(e *entry) { e.Leak = text }) // for claim, which ends the stage
+	} else {
 		r.tell(ctx, rep, report)
-		rep.rec.note(func(e *entry) { restarted(e, leak) })
+		rep.rec.note(func(e *entry) { restarted(e, text) })
 	}
 	rep.log.WithFields(logrus.Fields{"repo": e.Repo, "name": e.Stage.Name}).Warn(restartedText)
 	// What is left may be allowed to be; that the teardown could not do its work is said all the same.
@@ -141,14 +147,14 @@ func (r *Runner) tell(ctx context.Context, rep *reporter, report *engine.Report)
 }
 
 // restarted ends the stage in the entry: what ran has an error, what did not is skipped. What had ended keeps its
-// end: its report may have been lost, but its result was on disk.
-func restarted(e *entry, leak error) {
+// end: its report may have been lost, but its result was on disk. The leak is what the host still holds; empty for nothing.
+func restarted(e *entry, leak string) {
 	e.Unsure = e.Phase == phaseAccepted || e.Phase == phaseLost
 	for i, s := range e.Steps {
 		teardown := i == len(e.Steps)-1
 		switch {
-		case teardown && leak != nil:
-			e.end(s.Name, outcome{status: drone.StatusFailing, code: 1, text: leak.Error()})
+		case teardown && leak != "":
+			e.end(s.Name, outcome{status: drone.StatusFailing, code: 1, text: leak})
 		case teardown:
 			e.end(s.Name, outcome{status: drone.StatusPassing})
 		case s.Status == drone.StatusRunning:
@@ -157,8 +163,8 @@ func restarted(e *entry, leak error) {
 	}
 	e.skipPending()
 	text := restartedText
-	if leak != nil {
-		text = joinText(text, leak.Error())
+	if leak != "" {
+		text = joinText(text, leak)
 	}
 	e.conclude(drone.StatusError, text)
 	e.Phase = phaseEnded
@@ -189,7 +195,7 @@ func (r *reporter) claim(ctx context.Context) (ours bool, err error) {
 		e.Stage = now.Stage
 		e.Stage.Steps = nil
 		e.Repo = now.Repo.Slug
-		restarted(e, nil)
+		restarted(e, e.Leak)
 	})
 }
 

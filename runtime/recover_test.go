@@ -166,6 +166,31 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
+// What is left on the host of a stage whose journal file was damaged is said in the stage's error, also by a process that
+// tells the server later.
+func TestLeakOfADamagedJournal(t *testing.T) {
+	t.Parallel()
+	g, job := crashed(t)
+	if err := os.WriteFile(filepath.Join(g.state, "stages", fmt.Sprint(job.Stage, ".json")), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	leaky := func(c *Config) { c.Engine = stuckTeardown{c.Engine.(*host)} }
+	g.srv.Down()
+	g.open(g.state, leaky)
+	g.runner.timing.recover = 500 * time.Millisecond
+	if err := errors.Join(g.runner.Recover(t.Context()), g.runner.Close()); err == nil {
+		t.Error("the leak is no error")
+	}
+	g.srv.Heal()
+	g.open(g.state, leaky)
+	if err := g.runner.Recover(t.Context()); err == nil {
+		t.Error("the leak is no error")
+	}
+	if stage := g.srv.Stage(job.Stage); stage.Status != "error" || !strings.Contains(stage.Error, restartedText+"; ") || !strings.Contains(stage.Error, "network web") {
+		t.Errorf("the stage is %s: %q", stage.Status, stage.Error)
+	}
+}
+
 // A stage whose journal file was damaged is remembered until the server has been told, also by a process that ends before
 // that; so are its logs.
 func TestDamagedJournalWhileServerIsAway(t *testing.T) {
