@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -74,7 +76,7 @@ func newPulse(server Server, slow time.Duration) *pulse {
 	return p
 }
 
-// call notes how f fares.
+// call notes how f fares, which asks the server and may read a spool before that.
 func (p *pulse) call(f func() error) error {
 	p.mu.Lock()
 	id := p.next
@@ -85,7 +87,10 @@ func (p *pulse) call(f func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.begun, id)
-	p.failed = err != nil
+	// A spooled log that cannot be read says nothing about the server.
+	if disk := new(fs.PathError); !errors.As(err, &disk) {
+		p.failed = err != nil
+	}
 	return err
 }
 

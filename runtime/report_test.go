@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 	runner "github.com/drone/runner-go/client"
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/logs"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/runtime/runtimetest"
 )
 
@@ -153,6 +156,34 @@ func TestBeat(t *testing.T) {
 	n := len(g.srv.Requests(runtimetest.StageRunning))
 	if err := rep.beat(t.Context()); err != nil || len(g.srv.Requests(runtimetest.StageRunning)) != n {
 		t.Errorf("a confirmation after the cancel: %v", err)
+	}
+}
+
+// A spooled log that cannot be read says nothing about the server, which a stop asks for whether it answers.
+func TestPulseHearsTheServerOnly(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	closeOne := func(dir string, broken bool) error {
+		log, err := logs.Open(t.Context(), logs.Config{Dir: dir, StepID: 7, Sink: g.client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if broken {
+			if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return g.runner.pulse.call(func() error { return log.Close(t.Context()) })
+	}
+	if err := closeOne(filepath.Join(t.TempDir(), "spool"), true); err == nil || g.runner.pulse.stuck(time.Now()) {
+		t.Errorf("after a fault of the disk (%v) the server counts as away", err)
+	}
+	g.srv.Script(runtimetest.Upload, runtimetest.Status(400))
+	if err := closeOne(t.TempDir(), false); err == nil || !g.runner.pulse.stuck(time.Now()) {
+		t.Errorf("after a refusal (%v) the server does not count as away", err)
+	}
+	if err := closeOne(filepath.Join(t.TempDir(), "spool"), true); err == nil || !g.runner.pulse.stuck(time.Now()) {
+		t.Errorf("a fault of the disk (%v) counts as an answer", err)
 	}
 }
 
