@@ -16,13 +16,14 @@ type outbox struct {
 	mu     sync.Mutex    // guards list and trying
 	list   []*reporter   // for the next round, in its order
 	trying int           // how many more a round has not delivered
-	wake   chan struct{} // ends the wait of an outbox that was empty
+	wake   chan struct{} // a stage came
+	away   func() bool   // what the client knows of the server
 	log    *logrus.Entry
 	time   *timing
 }
 
-func newOutbox(log *logrus.Entry, t *timing) *outbox {
-	return &outbox{wake: make(chan struct{}, 1), log: log, time: t}
+func newOutbox(log *logrus.Entry, away func() bool, t *timing) *outbox {
+	return &outbox{wake: make(chan struct{}, 1), away: away, log: log, time: t}
 }
 
 // add hands the stage over.
@@ -56,8 +57,28 @@ func (o *outbox) run(ctx context.Context) {
 			}
 			continue
 		}
-		if !o.round(ctx) && !pause.wait(ctx) {
+		if !o.round(ctx) {
+			o.rest(ctx, pause.take())
+		}
+	}
+}
+
+// rest waits between two rounds. It ends early when a stage comes or the server is back, but looks for that no oftener
+// than the first pause lasts: a server that comes and goes is not asked all the time.
+func (o *outbox) rest(ctx context.Context, pause time.Duration) {
+	away := o.away()
+	for end := time.Now().Add(pause); time.Until(end) > 0; {
+		if !sleep(ctx, min(time.Until(end), o.time.retry)) {
 			return
+		}
+		before := away
+		if away = o.away(); before && !away {
+			return
+		}
+		select {
+		case <-o.wake:
+			return
+		default:
 		}
 	}
 }

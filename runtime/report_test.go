@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,6 +222,52 @@ func TestOutboxGivesUp(t *testing.T) {
 	if n := len(g.journalled()); n > 0 {
 		t.Errorf("%d entries are left", n)
 	}
+}
+
+// A long pause of the outbox ends when the server answers another call again, or when a stage comes.
+func TestOutboxPauseEndsEarly(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.runner.timing.retry = time.Millisecond
+	var looks atomic.Int32
+	look := g.runner.outbox.away
+	g.runner.outbox.away = func() bool { looks.Add(1); return look() }
+	resting := func() chan struct{} {
+		over := make(chan struct{})
+		go func() { g.runner.outbox.rest(t.Context(), time.Hour); close(over) }()
+		return over
+	}
+	ended := func(over chan struct{}) bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	}
+	g.srv.Down()
+	if err := g.client.Ping(t.Context(), ""); err == nil {
+		t.Fatal("the server is not down")
+	}
+	over := resting()
+	eventually(t, "the pause looks for the server", func() bool { return looks.Load() > 3 })
+	if ended(over) {
+		t.Error("the pause ended while the server was away")
+	}
+	g.srv.Heal()
+	if err := g.client.Ping(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pause ends when the server is back", func() bool { return ended(over) })
+
+	seen := looks.Load()
+	over = resting()
+	eventually(t, "the pause looks for the server", func() bool { return looks.Load() > seen+3 })
+	if ended(over) {
+		t.Error("the pause ended for nothing")
+	}
+	g.runner.outbox.add(nil)
+	eventually(t, "the pause ends when a stage comes", func() bool { return ended(over) })
 }
 
 // The journal holds each state before what it announces is done, in files that nobody else can read.

@@ -64,9 +64,10 @@ func New(cfg Config) (*Runner, error) {
 		return nil, err
 	}
 	t := defaultTiming()
+	pulse := newPulse(cfg.Server, t.stopped)
 	r := &Runner{
 		cfg: cfg, logger: cfg.Log, timing: t, journal: journal,
-		outbox: newOutbox(cfg.Log, t), pulse: newPulse(cfg.Server, t.stopped),
+		outbox: newOutbox(cfg.Log, pulse.away, t), pulse: pulse,
 		draining: make(chan struct{}), stopping: make(chan struct{}), resized: make(chan struct{}),
 		capacity: cfg.Capacity, bounds: cfg.Limits, running: map[int64]*stage{}, claimed: map[int64]bool{},
 		intents: map[int64]bool{},

@@ -55,10 +55,13 @@ type pauses struct {
 }
 
 // wait sleeps for the next pause. It returns false when the context ended first.
-func (p *pauses) wait(ctx context.Context) bool {
+func (p *pauses) wait(ctx context.Context) bool { return sleep(ctx, p.take()) }
+
+// take is the next pause.
+func (p *pauses) take() time.Duration {
 	d := p.next*3/4 + rand.N(p.next/2+1)
 	p.next = min(2*p.next, p.max)
-	return sleep(ctx, d)
+	return d
 }
 
 // sleep waits, and returns false when the context ended first.
