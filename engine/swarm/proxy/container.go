@@ -295,3 +295,17 @@ func removeContainer(c *call) error {
 	c.retarget(f.id)
 	return c.forward(nil)
 }
+
+// putArchive copies files into a container of the build; device nodes are refused, as they could land in the
+// workspace.
+func putArchive(c *call) error {
+	if !c.own() {
+		return c.forward(nil)
+	}
+	f, err := c.p.need(c.ctx(), container, c.args[0])
+	if err != nil {
+		return err
+	}
+	c.retarget(f.id)
+	return c.guarded(noDevices{})
+}

@@ -6,9 +6,10 @@
 //
 // The walk: Start listens and ServeHTTP takes a call. call.go takes a request apart and sends it on; routes.go is the
 // table of the API's calls, each with the function that judges it; what is not in the table is refused. owner.go finds
-// out whose an object is. container.go, service.go, network.go, image.go and mounts.go judge and label what is made;
-// lists.go and events.go narrow what is read. guard.go looks into archives on their way. pin_linux.go and
-// namespace_linux.go give the daemon paths that a build cannot change any more.
+// out whose an object is. container.go, service.go, data.go (secrets and configs), network.go, volume.go, image.go and
+// mounts.go judge and label what is made; hold.go keeps a network until its tasks are gone. lists.go and events.go narrow
+// what is read. guard.go looks into archives on their way. pin_linux.go and namespace_linux.go give the daemon paths that a
+// build cannot change any more.
 //
 // Three habits keep it safe under the policy Own. The daemon gets what was judged and nothing else: calls are put
 // together anew from the parts that were read. What is not known is refused, because daemons newer than this code have
