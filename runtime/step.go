@@ -112,7 +112,7 @@ func (s *stage) card(step *engine.Step, log io.Writer) {
 		return
 	}
 	// The step may have written anything there; the workspace is the border.
-	card, err := logs.ReadCard(path, s.spec.Workspace, s.masker)
+	card, err := logs.ReadCard(path, s.spec.Root, s.spec.Workspace, s.masker)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

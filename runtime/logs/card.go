@@ -17,10 +17,11 @@ const maxCard = 1 << 20
 
 // ReadCard reads the card that a step wrote to path, the value of DRONE_CARD_PATH, which lies in the workspace. Where
 // there is none the error is fs.ErrNotExist. A step can write anything there, and other processes can change it
-// meanwhile: only a regular file of bounded size that lies in the workspace, links followed, is read. Secrets in it
+// meanwhile: only a regular file of bounded size that lies in the workspace, links followed, is read. The workspace is a
+// path below root, the build's directory: it is the steps' as well, who may put a link in its place. Secrets in the card
 // are masked.
-func ReadCard(path, workspace string, masker *Masker) (*drone.CardInput, error) {
-	data, err := readInside(path, workspace)
+func ReadCard(path, root, workspace string, masker *Masker) (*drone.CardInput, error) {
+	data, err := readInside(path, root, workspace)
 	if err != nil {
 		return nil, fmt.Errorf("read card: %w", err)
 	}
@@ -37,23 +38,23 @@ func ReadCard(path, workspace string, masker *Masker) (*drone.CardInput, error) 
 	return card, nil
 }
 
-// readInside reads a file in a directory, without waiting for a pipe and without leaving the directory. os.Root
+// readInside reads a file in a directory below root, without waiting for a pipe and without leaving the directory. os.Root
 // resolves each part of the path below the directory's own descriptor, so a link that is exchanged meanwhile leads
-// nowhere else.
-func readInside(path, dir string) (data []byte, err error) {
+// nowhere else; the directory itself is opened in the same way.
+func readInside(path, root, dir string) (data []byte, err error) {
 	name := path // os.Root takes relative names only, and refuses those that lead out
 	if filepath.IsAbs(path) {
 		if name, err = filepath.Rel(dir, path); err != nil {
 			return nil, err
 		}
 	}
-	root, err := os.OpenRoot(dir)
+	inside, err := openBelow(root, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, root.Close()) }()
+	defer func() { err = errors.Join(err, inside.Close()) }()
 	// Opening a pipe without O_NONBLOCK would wait for a writer that never comes.
-	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := inside.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -72,4 +73,18 @@ func readInside(path, dir string) (data []byte, err error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxCard)
 	}
 	return data, nil
+}
+
+// openBelow opens a directory below root. Root's own path is trusted.
+func openBelow(root, dir string) (*os.Root, error) {
+	name, err := filepath.Rel(root, dir)
+	if err != nil {
+		return nil, err
+	}
+	outer, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := outer.OpenRoot(name)
+	return inner, errors.Join(err, outer.Close())
 }

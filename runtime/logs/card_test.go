@@ -54,7 +54,7 @@ func TestReadCard(t *testing.T) {
 			if err := c.make(path); err != nil {
 				t.Fatal(err)
 			}
-			card, err := ReadCard(path, workspace, NewMasker([]string{"hunter2"}))
+			card, err := ReadCard(path, filepath.Dir(workspace), workspace, NewMasker([]string{"hunter2"}))
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("got %v, %v, want an error with %q", card, err, c.want)
@@ -86,8 +86,29 @@ func TestReadCardOutsideTheWorkspace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(parent, "card.json"), "../card.json", "/etc/passwd", ""} {
-		if card, err := ReadCard(path, workspace, nil); err == nil {
+		if card, err := ReadCard(path, parent, workspace, nil); err == nil {
 			t.Errorf("%q gave %v", path, card)
+		}
+	}
+}
+
+// TestReadCardInALinkedWorkspace: the directories above the workspace are the steps' own, up to the build's. A link in the
+// place of one must not have the runner open a file of the host.
+func TestReadCardInALinkedWorkspace(t *testing.T) {
+	t.Parallel()
+	host := filepath.Join(t.TempDir(), "src")
+	if err := errors.Join(os.Mkdir(host, 0o700), os.WriteFile(host+"/card.json", []byte(`{"schema":"s","data":{}}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"drone/src": host, "drone": filepath.Dir(host)} {
+		root := t.TempDir()
+		path := filepath.Join(root, link)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Symlink(target, path)); err != nil {
+			t.Fatal(err)
+		}
+		workspace := filepath.Join(root, "drone", "src")
+		if card, err := ReadCard(filepath.Join(workspace, "card.json"), root, workspace, nil); err == nil {
+			t.Errorf("%s is a link: read %v", link, card)
 		}
 	}
 }
