@@ -62,6 +62,10 @@ func (s *Swarm) openLock(stack string, flags int) (*os.File, error) {
 	if s.cfg.LockDir != "" {
 		path = filepath.Join(s.cfg.LockDir, "cc-ci-app-"+filepath.Base(domain(stack))+".lock")
 	}
+	if path != os.DevNull {
+		// Where everybody may make files, one may have put a link there, to have root open or make a file elsewhere.
+		flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK
+	}
 	// Without O_CREATE first: in a directory such as /run/lock the kernel refuses that for a file that another user made,
 	// a pipeline's step for one, to root too (fs.protected_regular in proc_sys_fs(5)).
 	f, err := os.OpenFile(path, flags&^os.O_CREATE, 0o644)
@@ -70,6 +74,9 @@ func (s *Swarm) openLock(stack string, flags int) (*os.File, error) {
 	}
 	if err != nil || path == os.DevNull {
 		return f, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("lock the app of stack %s: %s is not a regular file", stack, path), err, f.Close())
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the app of stack %s: it is in use: %w", stack, err), f.Close())

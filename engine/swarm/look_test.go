@@ -91,3 +91,33 @@ func TestLockOfNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLockIsNoLink: in /run/lock everybody may make files, and so links that lead root elsewhere. Pipes would be waited for.
+func TestLockIsNoLink(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	path := filepath.Join(dir, "cc-ci-app-shop.example.org.lock")
+	s := &Swarm{cfg: Config{LockDir: dir}, apps: regexp.MustCompile(`^shop\.example\.org$`)}
+	if err := os.WriteFile(other+"/there", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, plant := range map[string]func() error{
+		"a link to a file":  func() error { return os.Symlink(other+"/there", path) },
+		"a link to no file": func() error { return os.Symlink(other+"/new", path) },
+		"a pipe":            func() error { return unix.Mkfifo(path, 0o600) },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		for _, flags := range []int{os.O_RDWR, os.O_RDWR | os.O_CREATE} {
+			if f, err := s.openLock("shop_example_org", flags); err == nil {
+				t.Errorf("%s was opened: %v", name, f.Close())
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made, err := os.ReadDir(other); err != nil || len(made) != 1 {
+		t.Errorf("made elsewhere: %v, %v", made, err)
+	}
+}
