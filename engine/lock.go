@@ -33,10 +33,20 @@ const (
 // errBusy is returned for a build that a living process holds.
 var errBusy = errors.New("another process on this host is running it")
 
-// newLocks opens the directory, which all runners on the host must share: see take.
+// newLocks opens the directory, which all runners on the host must share: see take. It lies where everybody may make
+// directories, and one that another user made, or may write to, is refused: that user could say which builds live, and have
+// root open files elsewhere by links.
 func newLocks(dir string) (*locks, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the lock directory: %w", err)
+	}
+	info, err := os.Lstat(dir) // a link is no directory
+	if err != nil {
+		return nil, fmt.Errorf("create the lock directory: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || info.Mode()&0o022 != 0 || !ok || int(stat.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("the lock directory %s is not this user's alone to write to: remove it", dir)
 	}
 	return &locks{dir: dir, held: map[string]*os.File{}}, nil
 }

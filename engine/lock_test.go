@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,35 @@ func twoLocks(t *testing.T) (*locks, *locks) {
 		t.Fatal(err)
 	}
 	return one, two
+}
+
+// Locks lie where everybody may make directories, and links: what another could have made there is not believed.
+func TestLockDirectoryOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	own := filepath.Join(dir, "own")
+	for range 2 {
+		if _, err := newLocks(own); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, plant := range map[string]func(string) error{
+		"link": func(path string) error { return os.Symlink(own, path) },
+		"open": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) },
+		"anothers": func(path string) error {
+			if os.Geteuid() != 0 {
+				return os.Symlink(own, path) // only root can give a directory away
+			}
+			return errors.Join(os.Mkdir(path, 0o700), os.Chown(path, 65534, 65534))
+		},
+	} {
+		path := filepath.Join(dir, name)
+		if err := plant(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newLocks(path); err == nil || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestWaitForTheLockOfAnother(t *testing.T) {
