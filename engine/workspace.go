@@ -97,15 +97,28 @@ func (w *Workspaces) Remaining(_ context.Context, build string) ([]leftover.Item
 	return []leftover.Item{{Kind: "directory", Name: root}}, nil
 }
 
-// makeRemovable gives the owner every right on the directories below root. Symbolic links are not followed.
-func makeRemovable(root string) error {
-	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if entry == nil {
-			return err
-		}
+// makeRemovable gives the owner every right on the directories below root. No symbolic link leads it out of root, also none
+// that somebody puts in a directory's place meanwhile: a container that could not be ended, or another build of the same
+// user.
+func makeRemovable(root string) (err error) {
+	parent, err := os.OpenRoot(filepath.Dir(root))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, parent.Close()) }()
+	name := filepath.Base(root)
+	if err := parent.Chmod(name, 0o700); err != nil {
+		return err
+	}
+	dir, err := parent.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return fs.WalkDir(dir.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
 		// A directory that could not be read comes a second time, with the error: by then it has its rights.
-		if entry.IsDir() && err == nil {
-			return os.Chmod(path, 0o700)
+		if entry != nil && entry.IsDir() && err == nil {
+			_ = dir.Chmod(path, 0o700) // where that fails, the removal that follows tells it
 		}
 		return nil
 	})

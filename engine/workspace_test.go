@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,6 +75,44 @@ func TestWorkspaceWithReadOnlyDirectoriesIsRemoved(t *testing.T) {
 	}
 	if _, err := os.Lstat(w.Root(build)); !os.IsNotExist(err) {
 		t.Errorf("the workspace is still there: %v", err)
+	}
+}
+
+// Whoever still lives in the workspace can put a link in a directory's place at any moment; root must not follow it.
+func TestLinksAreNotMadeRemovable(t *testing.T) {
+	root, victim := filepath.Join(t.TempDir(), "root"), t.TempDir()
+	dir, link := filepath.Join(root, "dir"), filepath.Join(root, "link")
+	err := errors.Join(os.MkdirAll(filepath.Join(dir, "below"), 0o755), os.Symlink(victim, link), os.Chmod(victim, 0o711))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, swapped := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			err := errors.Join(os.Rename(dir, root+"/x"), os.Rename(link, dir), os.Rename(root+"/x", link))
+			select {
+			case <-over:
+				swapped <- err
+				return
+			default:
+			}
+			if err != nil {
+				swapped <- err
+				return
+			}
+		}
+	}()
+	for range 3000 {
+		if err := makeRemovable(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+	close(over)
+	if err := <-swapped; err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("a directory outside of the workspace has the mode %v, %v", info.Mode(), err)
 	}
 }
 
