@@ -42,12 +42,31 @@ func (p *mountPlan) apply() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make mount namespace: %w", err)
 	}
+	if err := ownIPC(); err != nil {
+		return err
+	}
 	for _, point := range p.ReadOnly {
 		if err := addFlags(point, unix.MS_RDONLY); err != nil {
 			return err
 		}
 	}
 	return p.bind()
+}
+
+// ownIPC gives the command System V and POSIX message queues, semaphores and shared memory of its own: the host's outlive
+// processes, and nobody would find what a build leaves of them. A namespace's objects go with its last process.
+func ownIPC() error {
+	err := unix.Unshare(unix.CLONE_NEWIPC)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // a kernel without them (CONFIG_IPC_NS)
+	}
+	if err != nil {
+		return fmt.Errorf("make IPC namespace: %w", err)
+	}
+	// What is mounted there shows the queues of the host. Where there is nothing to cover, or no right to, the calls
+	// (mq_open(3)) lead to the namespace's queues all the same.
+	_ = unix.Mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	return nil
 }
 
 // bind opens every source before the first mount hides any of them. The order of the mounts matters as well: Root comes

@@ -5,6 +5,7 @@ package process
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -193,6 +194,39 @@ func TestMountsOfAStepStayInside(t *testing.T) {
 	if _, out := mustRun(t, h, shell(b, "ls m")); out != "" {
 		t.Errorf("in the next command: %s", out)
 	}
+}
+
+// System V's shared memory and the like outlive the processes that made them; a build's do not stay on the host, nor does it
+// see the host's.
+func TestIPCStaysInside(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"ipcmk", "ipcs"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode})
+		needMounts(t, h)
+		b := newBuild(t, h, Build{})
+		const size = "7340033"
+		_, out := mustRun(t, h, shell(b, "ipcmk -M "+size+" && ipcs -m; readlink /proc/self/ns/ipc; ls /dev/mqueue | sed s/^/queue:/"))
+		own, err := os.Readlink("/proc/self/ns/ipc")
+		if err != nil || strings.Count(out, size) != 1 || strings.Contains(out, own) || strings.Contains(out, "queue:") {
+			t.Errorf("in the step, %v:\n%s", err, out)
+		}
+		host, err := os.ReadFile("/proc/sysvipc/shm")
+		if err != nil || strings.Contains(string(host), size) {
+			t.Errorf("on the host, %v:\n%s", err, host)
+		}
+		for line := range strings.Lines(string(host)) { // what an unfixed runner leaves
+			if fields := strings.Fields(line); len(fields) > 3 && fields[3] == size {
+				if out, err := exec.Command("ipcrm", "-m", fields[1]).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			}
+		}
+	})
 }
 
 // statOf is what the kernel says of a file.
