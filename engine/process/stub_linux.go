@@ -161,6 +161,11 @@ func runStub() error {
 	if err := o.User.assume(); err != nil {
 		return err
 	}
+	if o.User != nil {
+		if err := ownKeyring(); err != nil {
+			return err
+		}
+	}
 	if o.UserNamespace {
 		if err := dropCapabilities(); err != nil {
 			return err
@@ -177,6 +182,18 @@ func runStub() error {
 		return &os.PathError{Op: "exec", Path: path, Err: err}
 	}
 	return nil
+}
+
+// ownKeyring leaves the session keyring that the runner was started with (keyrings(7)): whoever inherits it may read the keys
+// in it, whatever user it is, and steps of different builds could leave each other keys there. The new one is the
+// command's, and gone with it.
+func ownKeyring() error {
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) // no name: nobody can join it
+	// A kernel without keys, or a container's filter of system calls, which holds for the step too.
+	if err == nil || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return fmt.Errorf("make session keyring: %w", err)
 }
 
 // dropCapabilities gives up what the user namespace granted for the mounts.

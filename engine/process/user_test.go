@@ -10,10 +10,13 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseUser(t *testing.T) {
@@ -267,6 +270,27 @@ func TestLinksAreNotFollowedToTargets(t *testing.T) {
 	}
 	if made, err := os.ReadDir(victim); err != nil || len(made) > 0 {
 		t.Errorf("root has made %v in it, %v", made, err)
+	}
+	tearDown(t, h, b.Name)
+}
+
+// Who inherits a session keyring may read what is in it, as any user. That of the runner is not for steps.
+func TestKeysStayWithTheRunner(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	runtime.LockOSThread() // and never unlocks it: the keyring is the thread's, which ends with the test
+	ring, err := unix.KeyctlJoinSessionKeyring("cc-ci-test")
+	if err != nil {
+		t.Skipf("no keyrings here: %v", err)
+	}
+	if _, err := unix.AddKey("user", "cc-ci-canary", []byte("canary"), ring); err != nil {
+		t.Fatal(err)
+	}
+	h := openHost(t, Config{User: "nobody"})
+	b := newBuild(t, h, Build{})
+	_, out := mustRun(t, h, shell(b, "cat /proc/keys"))
+	if strings.Contains(out, "cc-ci-canary") || !strings.Contains(out, "_ses") {
+		t.Errorf("the step has the keys\n%s", out)
 	}
 	tearDown(t, h, b.Name)
 }
