@@ -74,6 +74,8 @@ type Gitea struct {
 	mu       sync.Mutex
 	botAdmin bool   // whether the bot may ask for permissions
 	redirect string // where requests for pull request 2 are sent, if anywhere
+	pageMax  int    // the most entries of one page
+	unseen   int    // repositories of the organisation that the bot may not see; they come before the one it may
 	users    map[string]*User
 	team     map[string]bool // members of the team that writes code
 	pulls    map[int64]*pull
@@ -85,7 +87,7 @@ type Gitea struct {
 // the open pull requests 1 and 2. Pull request n has the head SHA("n"). The bot is an administrator of the repository
 // until DemoteBot.
 func NewGitea(t testing.TB) *Gitea {
-	g := &Gitea{Token: "gitea-token-canary", botAdmin: true, users: map[string]*User{}, team: map[string]bool{},
+	g := &Gitea{Token: "gitea-token-canary", botAdmin: true, pageMax: 50, users: map[string]*User{}, team: map[string]bool{},
 		pulls: map[int64]*pull{}, statuses: map[string][]Status{}}
 	for i, right := range []string{"bot write", "olga owner", "wim write", "rita read", "stan none"} {
 		login, right, _ := strings.Cut(right, " ")
@@ -177,6 +179,20 @@ func (g *Gitea) DemoteBot() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.botAdmin = false
+}
+
+// PageMax sets the most entries of one page, Gitea's MAX_RESPONSE_ITEMS. It is 50, as there.
+func (g *Gitea) PageMax(entries int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pageMax = entries
+}
+
+// Hide gives the organisation older repositories that the bot may not see.
+func (g *Gitea) Hide(repos int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unseen = repos
 }
 
 // Redirect sends requests for pull request 2 to another server, as a forge in an attacker's hand would.

@@ -74,13 +74,22 @@ func (g *Gitea) account(w http.ResponseWriter, r *http.Request) {
 // repo shows the repository to whoever has the token.
 func (g *Gitea) repo(w http.ResponseWriter, _ *http.Request) { reply(w, 200, g.repoJSON()) }
 
-// repos lists an organisation's repositories; there is no list of a user's.
+// repos lists an organisation's repositories; there is no list of a user's. As at Gitea, those that the account may not
+// see are left out of a page after it was cut, and counted all the same.
 func (g *Gitea) repos(w http.ResponseWriter, r *http.Request) {
 	if r.PathValue("org") != Owner {
 		missing(w)
 		return
 	}
-	reply(w, 200, []any{g.repoJSON()})
+	all := append(make([]bool, g.unseen), true)
+	shown := []any{}
+	for _, seen := range paged(all, r, g.pageMax) {
+		if seen {
+			shown = append(shown, g.repoJSON())
+		}
+	}
+	total(w, len(all))
+	reply(w, 200, shown)
 }
 
 // repoJSON shows the repository with the bot's own rights, which doctor asks for.
@@ -102,7 +111,7 @@ func (g *Gitea) pull(w http.ResponseWriter, r *http.Request) {
 	missing(w)
 }
 
-// commits lists a pull request's commits, all on one page.
+// commits lists a pull request's commits.
 func (g *Gitea) commits(w http.ResponseWriter, r *http.Request) {
 	p := g.pulls[path(r, "n")]
 	if p == nil {
@@ -113,7 +122,8 @@ func (g *Gitea) commits(w http.ResponseWriter, r *http.Request) {
 	for _, sha := range p.commits {
 		all = append(all, map[string]string{"sha": sha})
 	}
-	reply(w, 200, all)
+	total(w, len(all))
+	reply(w, 200, paged(all, r, g.pageMax))
 }
 
 // issue tells apart what one pattern matches: an issue's comments, its timeline, and one comment.
@@ -147,7 +157,7 @@ func (g *Gitea) timeline(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	shown := []map[string]any{}
-	for _, c := range paged(rows, r) {
+	for _, c := range paged(rows, r, g.pageMax) {
 		row := map[string]any{"id": c.ID, "type": "comment", "user": c.User, "created_at": c.Created, "body": c.Body}
 		if c.commits != nil {
 			row["type"], row["body"] = "pull_push", `{"is_force_push":false,"commit_ids":["`+strings.Join(c.commits, `","`)+`"]}`
@@ -156,13 +166,16 @@ func (g *Gitea) timeline(w http.ResponseWriter, r *http.Request) {
 			shown = append(shown, row)
 		}
 	}
+	total(w, len(shown)) // of the page: Gitea has counted nothing else here
 	reply(w, 200, shown)
 }
 
-// paged cuts the page out of a list that a request asks for. A page has 50 entries, Gitea's bound, whatever limit is
-// asked.
-func paged[T any](all []T, r *http.Request) []T {
-	const limit = 50
+// total says how many entries a whole list has. Gitea sends no Link header with most lists.
+func total(w http.ResponseWriter, n int) { w.Header().Set("X-Total-Count", strconv.Itoa(n)) }
+
+// paged cuts the page out of a list that a request asks for. A page has the server's bound of entries, whatever limit
+// is asked.
+func paged[T any](all []T, r *http.Request, limit int) []T {
 	page, err := strconv.Atoi(r.URL.Query().Get("page"))
 	if err != nil {
 		page = 1
@@ -178,6 +191,7 @@ func (g *Gitea) list(w http.ResponseWriter, r *http.Request) {
 			all = append(all, c)
 		}
 	}
+	total(w, len(all))
 	reply(w, 200, all) // like Gitea, without paging
 }
 
@@ -190,7 +204,8 @@ func (g *Gitea) since(w http.ResponseWriter, r *http.Request) {
 			all = append(all, c)
 		}
 	}
-	reply(w, 200, paged(all, r))
+	total(w, len(all))
+	reply(w, 200, paged(all, r, g.pageMax))
 }
 
 // say makes a comment of the bot's: the one token is its.

@@ -141,9 +141,8 @@ func (c *Client) InTeam(team string, u User) (bool, error) {
 // Team returns the id of a team given as organisation/team, or 0 if the organisation has none of that name.
 func (c *Client) Team(team string) (int64, error) {
 	org, name, _ := strings.Cut(team, "/")
-	teams, err := pages(func(o sdk.ListOptions) ([]*sdk.Team, error) {
-		list, _, err := c.api.ListOrgTeams(org, sdk.ListTeamsOptions{ListOptions: o})
-		return list, err
+	teams, err := pages(func(o sdk.ListOptions) ([]*sdk.Team, *sdk.Response, error) {
+		return c.api.ListOrgTeams(org, sdk.ListTeamsOptions{ListOptions: o})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("teams of %s: %w", org, err)

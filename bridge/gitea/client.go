@@ -31,7 +31,7 @@ import (
 )
 
 // pageSize is Gitea's default upper bound for one page of a list ([api] MAX_RESPONSE_ITEMS). A server with a smaller
-// bound gives shorter pages, and lists end with the first of them.
+// bound gives shorter pages.
 const pageSize = 50
 
 // maxPages ends lists that never end, as a server that ignores the page's number would give them.
@@ -114,15 +114,13 @@ func (c *Client) MayPush(owner, name string) (push, admin bool, err error) {
 
 // Repos lists the repositories of a user or an organisation, as far as the token's account sees them.
 func (c *Client) Repos(owner string) ([]Repo, error) {
-	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
-		rs, _, err := c.api.ListOrgRepos(owner, sdk.ListOrgReposOptions{ListOptions: o})
-		return rs, err
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Repository, *sdk.Response, error) {
+		return c.api.ListOrgRepos(owner, sdk.ListOrgReposOptions{ListOptions: o})
 	})
 	// A token without the scope for organisations may still list an owner's repositories.
 	if code := safehttp.Status(err); code == http.StatusNotFound || code == http.StatusForbidden {
-		all, err = pages(func(o sdk.ListOptions) ([]*sdk.Repository, error) {
-			rs, _, err := c.api.ListUserRepos(owner, sdk.ListReposOptions{ListOptions: o})
-			return rs, err
+		all, err = pages(func(o sdk.ListOptions) ([]*sdk.Repository, *sdk.Response, error) {
+			return c.api.ListUserRepos(owner, sdk.ListReposOptions{ListOptions: o})
 		})
 	}
 	if err != nil {
@@ -169,9 +167,8 @@ func (c *Client) Pull(r Repo, n int64) (Pull, error) {
 // Commits lists the commits of a pull request, those between its base and its head: what a forced push took out is
 // not there.
 func (c *Client) Commits(r Repo, n int64) ([]string, error) {
-	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Commit, error) {
-		cs, _, err := c.api.ListPullRequestCommits(r.Owner, r.Name, n, sdk.ListPullRequestCommitsOptions{ListOptions: o})
-		return cs, err
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Commit, *sdk.Response, error) {
+		return c.api.ListPullRequestCommits(r.Owner, r.Name, n, sdk.ListPullRequestCommitsOptions{ListOptions: o})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commits of pull request %d: %w", n, err)
@@ -197,11 +194,11 @@ type Pushed struct {
 // Pushes lists the pushes to a pull request that are on record, oldest first. The record follows the push by a
 // moment, and a forced push takes the records of commits away that it takes out.
 func (c *Client) Pushes(r Repo, n int64) ([]Pushed, error) {
-	// Gitea leaves comments on code out of the pages after it has cut them, so a short page is not the last.
-	all, err := collect(func(o sdk.ListOptions) ([]*sdk.TimelineComment, error) {
-		list, _, err := c.api.ListIssueTimeline(r.Owner, r.Name, n, sdk.ListIssueCommentOptions{ListOptions: o})
-		return list, err
-	}, func(got int) bool { return got == 0 })
+	// Gitea leaves comments on code out of the pages after it has cut them, so a short page is not the last; and what
+	// it calls the total here is what the page shows.
+	all, err := collect(func(o sdk.ListOptions) ([]*sdk.TimelineComment, *sdk.Response, error) {
+		return c.api.ListIssueTimeline(r.Owner, r.Name, n, sdk.ListIssueCommentOptions{ListOptions: o})
+	}, func(p progress) bool { return p.got == 0 })
 	if err != nil {
 		return nil, fmt.Errorf("timeline of pull request %d: %w", n, err)
 	}
@@ -260,26 +257,43 @@ func (c *Client) SetStatus(r Repo, sha string, s Status) error {
 	return nil
 }
 
-// pages asks for page after page until one is not full. Some lists ignore paging and return everything at once:
-// a page longer than asked for ends the list too.
-func pages[T any](list func(sdk.ListOptions) ([]T, error)) ([]T, error) {
-	return collect(list, func(got int) bool { return got != pageSize })
+// progress is how far a list has been read, and what its latest page says of the rest.
+type progress struct {
+	got, sum, pages int // entries of the latest page, entries so far, pages so far
+	total           int // entries of the whole list, as Gitea counts them before it leaves any out; -1 if it does not say
 }
 
-// collect asks for page after page until last says of a page's length that none follows.
-func collect[T any](list func(sdk.ListOptions) ([]T, error), last func(got int) bool) ([]T, error) {
+// pages asks for page after page until Gitea's own count is reached. A page that is not full is not the last where the
+// server's bound is below pageSize, or where it leaves out of a page what the account may not see, as among an owner's
+// repositories: then the count is never reached, and an empty page where it should have been is the end. Some lists
+// ignore paging and return everything at once.
+func pages[T any](list func(sdk.ListOptions) ([]T, *sdk.Response, error)) ([]T, error) {
+	return collect(list, func(p progress) bool {
+		if p.total < 0 { // a proxy may drop the header
+			return p.got != pageSize
+		}
+		return p.sum >= p.total || (p.got == 0 && p.pages*pageSize >= p.total)
+	})
+}
+
+// collect asks for page after page until last says that none follows.
+func collect[T any](list func(sdk.ListOptions) ([]T, *sdk.Response, error), last func(progress) bool) ([]T, error) {
 	var all []T
 	for page := 1; page <= maxPages; page++ {
-		got, err := list(sdk.ListOptions{Page: page, PageSize: pageSize})
+		got, resp, err := list(sdk.ListOptions{Page: page, PageSize: pageSize})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, got...)
-		if last(len(got)) {
+		total, err := strconv.Atoi(resp.Header.Get("X-Total-Count"))
+		if err != nil {
+			total = -1
+		}
+		if last(progress{got: len(got), sum: len(all), pages: page, total: total}) {
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("list is longer than %d entries", maxPages*pageSize)
+	return nil, fmt.Errorf("list is longer than %d pages", maxPages)
 }
 
 // number reads the number at the end of a pull request's address.

@@ -30,7 +30,7 @@ type Hook struct {
 // place is a repository or an organisation as the owner of hooks. The SDK has different calls for the two.
 type place struct {
 	name   string
-	list   func(sdk.ListOptions) ([]*sdk.Hook, error)
+	list   func(sdk.ListOptions) ([]*sdk.Hook, *sdk.Response, error)
 	create func(sdk.CreateHookOption) error
 	delete func(id int64) error
 }
@@ -62,9 +62,8 @@ func (c *Client) places(entry string) ([]place, error) {
 func (c *Client) repoPlace(owner, name string) place {
 	return place{
 		name: owner + "/" + name,
-		list: func(o sdk.ListOptions) ([]*sdk.Hook, error) {
-			hooks, _, err := c.api.ListRepoHooks(owner, name, sdk.ListHooksOptions{ListOptions: o})
-			return hooks, err
+		list: func(o sdk.ListOptions) ([]*sdk.Hook, *sdk.Response, error) {
+			return c.api.ListRepoHooks(owner, name, sdk.ListHooksOptions{ListOptions: o})
 		},
 		create: func(o sdk.CreateHookOption) error {
 			_, _, err := c.api.CreateRepoHook(owner, name, o)
@@ -81,9 +80,8 @@ func (c *Client) repoPlace(owner, name string) place {
 func (c *Client) orgPlace(org string) place {
 	return place{
 		name: org,
-		list: func(o sdk.ListOptions) ([]*sdk.Hook, error) {
-			hooks, _, err := c.api.ListOrgHooks(org, sdk.ListHooksOptions{ListOptions: o})
-			return hooks, err
+		list: func(o sdk.ListOptions) ([]*sdk.Hook, *sdk.Response, error) {
+			return c.api.ListOrgHooks(org, sdk.ListHooksOptions{ListOptions: o})
 		},
 		create: func(o sdk.CreateHookOption) error {
 			_, _, err := c.api.CreateOrgHook(org, o)

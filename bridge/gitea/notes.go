@@ -23,9 +23,8 @@ func (c *Client) Note(r Repo, id int64) (Note, error) {
 // NotesSince lists the comments on a repository's pull requests that were updated since a time, oldest first.
 // Comments on code and reviews are not among them. More than 10000 are an error.
 func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
-	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
-		list, _, err := c.api.ListRepoIssueComments(r.Owner, r.Name, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
-		return list, err
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, *sdk.Response, error) {
+		return c.api.ListRepoIssueComments(r.Owner, r.Name, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("comments of %s: %w", r.FullName(), err)
@@ -92,9 +91,8 @@ func (c *Client) Delete(r Repo, comment int64) error {
 // account is checked first: anyone can write the marker.
 func (c *Client) Find(r Repo, pr int64, author User, marker string) ([]int64, error) {
 	// Gitea lists a pull request's comments without paging, however many there are.
-	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, error) {
-		list, _, err := c.api.ListIssueComments(r.Owner, r.Name, pr, sdk.ListIssueCommentOptions{ListOptions: o})
-		return list, err
+	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, *sdk.Response, error) {
+		return c.api.ListIssueComments(r.Owner, r.Name, pr, sdk.ListIssueCommentOptions{ListOptions: o})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("comments of pull request %d: %w", pr, err)
