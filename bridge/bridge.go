@@ -72,7 +72,7 @@ type job struct {
 	looked bool          // the reply was looked for, or cannot exist yet
 	fails  int           // failures of the present step
 	since  time.Time     // of the first of them
-	lost   time.Time     // since when every look at the build is answered with 404
+	lost   time.Time     // since when the build's creation, and later every look at it, is answered with 404
 	broken int           // answers of 500 to the build's creation
 	poll   time.Duration // the last interval between two looks at the build
 }

@@ -12,8 +12,8 @@ import (
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/safehttp"
 )
 
-// maxLost is for how many times Settle a build must be answered with 404 until it counts as gone: a proxy answers so
-// too while the server behind it is started again.
+// maxLost is for how many times Settle a build must be answered with 404 until it counts as gone, and its creation
+// until it counts as refused: a proxy answers so too while the server behind it is started again.
 const maxLost = 4
 
 // follow looks at the build once, acts on what it sees, and waits until the next look: Drone's webhook, a stop,

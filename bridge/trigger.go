@@ -165,7 +165,7 @@ func (b *Bridge) create(j *job) (drone.Build, error) {
 	build, err := b.Drone.Create(b.params(&j.req))
 	if err == nil {
 		// A full disk may keep the number out of the journal for a while: without this, each try would make a build.
-		j.unsure, j.made = time.Time{}, build
+		j.unsure, j.lost, j.made = time.Time{}, time.Time{}, build
 	}
 	return build, err
 }
@@ -247,11 +247,20 @@ func (b *Bridge) outlast(ctx context.Context, j *job) bool {
 // createFailed ends the request when Drone's answer is its last word; otherwise a build may exist, unless Drone was
 // never reached.
 func (b *Bridge) createFailed(j *job, err error) error {
-	switch code := safehttp.Status(err); {
+	code := safehttp.Status(err)
+	if code != http.StatusNotFound || drone.Passing(err) {
+		j.lost = time.Time{}
+	} else if j.lost.IsZero() {
+		j.lost = time.Now()
+	}
+	switch {
 	case safehttp.Unsent(err) || (safehttp.Definite(err) && drone.Passing(err)):
 		return err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden: // may pass, but who can mend it should be told
 		return b.decide(j, failed("token refused", "the CI server refuses the bridge's token; tell an administrator"))
+	// Drone passes on the forge's 404, which may be that of a proxy while the forge is started again.
+	case code == http.StatusNotFound && time.Since(j.lost) <= maxLost*b.Settle:
+		return err
 	case code == http.StatusNotFound: // Drone's answer also to whoever may not see the repository
 		return b.decide(j, failed("repository unknown",
 			"the CI server does not know the CI repository or its branch, or the bridge may not build it; tell an administrator"))

@@ -50,13 +50,14 @@ func New(server *url.URL, token string, repo, branch string) *Client {
 }
 
 // Passing reports whether Create failed for a reason that may pass. Drone answers 404 also when it could not ask the
-// forge for the branch; what is missing for good it calls "Not Found", or names its own database.
+// forge for the branch; what is missing for good it calls "Not Found", or names its own database. The forge's status
+// it knows by net/http's word for it, and for that of a gateway which has none, such as 521, the message is empty.
 func Passing(err error) bool {
 	var status *safehttp.StatusError
 	if !errors.As(err, &status) || safehttp.Status(err) != http.StatusNotFound {
 		return !safehttp.Definite(err)
 	}
-	return status.Message != "" && status.Message != "Not Found" && !strings.HasPrefix(status.Message, "sql: ")
+	return status.Message != "Not Found" && !strings.HasPrefix(status.Message, "sql: ")
 }
 
 // Build is what the bridge needs to know of a build.
