@@ -12,6 +12,7 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/bridgetest"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/gitea"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/bridge/journal"
 )
 
@@ -353,5 +354,34 @@ func TestWatermarkMoves(t *testing.T) {
 	})
 	if since[0].After(hour) {
 		t.Errorf("the first reading began at %s, want what the mark says", since[0])
+	}
+}
+
+// TestMoreThanOnePassCanRead starts after more comments than are read at a time; at one a page that is 200. The command
+// behind them is found by a later pass.
+func TestMoreThanOnePassCanRead(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.CatchUp, c.Grace = 10*time.Millisecond, 0 })
+	b.stop()
+	store, err := journal.Open(filepath.Join(b.dir, "journal"))
+	check(t, err)
+	away := time.Now().Add(-2 * time.Hour)
+	check(t, store.SetMark(bridgetest.Owner+"/"+bridgetest.Name, away))
+	check(t, store.Close())
+	b.gitea.PageMax(1)
+	edited, _ := b.gitea.Comment("rita", 2, "old") // comes with the first ones, and its change is the latest of all
+	b.gitea.Date(edited, away)
+	forge, err := gitea.New(parse(t, b.gitea.URL), b.gitea.Token, time.Minute)
+	check(t, err)
+	check(t, forge.Edit(gitea.Repo{Owner: bridgetest.Owner, Name: bridgetest.Name}, edited, "new"))
+	for i := range 300 {
+		id, _ := b.gitea.Comment("rita", 2, "any comment")
+		b.gitea.Date(id, away.Add(time.Duration(i)*20*time.Second))
+	}
+	late, _ := b.gitea.Comment("wim", 1, "!testme")
+	b.gitea.Date(late, time.Now().Add(-10*time.Minute)) // before what is read twice
+	b.start()
+	b.built(1)
+	if strings.Contains(b.log.String(), "could not be read") {
+		t.Error("a pass failed")
 	}
 }

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -96,7 +97,7 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 			return err
 		}
 	}
-	notes, err := b.Gitea.NotesSince(repo, mark.Add(-overlap))
+	notes, until, err := b.Gitea.NotesSince(repo, mark.Add(-overlap))
 	if err != nil {
 		return err
 	}
@@ -112,6 +113,14 @@ func (b *Bridge) catchUpRepo(repo gitea.Repo) error {
 		}
 		if n.Updated.After(next) {
 			next = n.Updated
+		}
+	}
+	// More than one pass can read, as after a long time away: the mark goes as far as nothing was left out, though
+	// comments with later changes were judged, and the next pass goes on from there.
+	if !until.IsZero() {
+		next = until
+		if !next.After(mark) {
+			return fmt.Errorf("more comments of %s were changed since %s than one pass can read", repo.FullName(), mark.Format(time.RFC3339))
 		}
 	}
 	if next.Equal(mark) {

@@ -37,6 +37,9 @@ const pageSize = 50
 // maxPages ends lists that never end, as a server that ignores the page's number would give them.
 const maxPages = 200
 
+// errTooLong is the error of a list that did not end with maxPages.
+var errTooLong = fmt.Errorf("list is longer than %d pages", maxPages)
+
 // Client calls one Gitea server with one token. It may be used from several goroutines. Errors of its methods wrap what
 // safehttp tells apart, and name what was asked for.
 type Client struct {
@@ -276,7 +279,7 @@ func pages[T any](list func(sdk.ListOptions) ([]T, *sdk.Response, error)) ([]T, 
 	})
 }
 
-// collect asks for page after page until last says that none follows.
+// collect asks for page after page until last says that none follows. What it has read comes with errTooLong too.
 func collect[T any](list func(sdk.ListOptions) ([]T, *sdk.Response, error), last func(progress) bool) ([]T, error) {
 	var all []T
 	for page := 1; page <= maxPages; page++ {
@@ -293,7 +296,7 @@ func collect[T any](list func(sdk.ListOptions) ([]T, *sdk.Response, error), last
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("list is longer than %d pages", maxPages)
+	return all, errTooLong
 }
 
 // number reads the number at the end of a pull request's address.

@@ -38,9 +38,9 @@ func TestWholeLists(t *testing.T) {
 				server.Comment("bot", 1, "text")
 				server.Push(2, fmt.Sprintf("%040x", i), "wim", time.Now())
 			}
-			notes, err := c.NotesSince(app, time.Now().Add(-time.Hour))
-			if err != nil || len(notes) != n {
-				t.Errorf("pages of %d: %d of %d comments (%v)", pageMax, len(notes), n, err)
+			notes, until, err := c.NotesSince(app, time.Now().Add(-time.Hour))
+			if err != nil || len(notes) != n || !until.IsZero() {
+				t.Errorf("pages of %d: %d of %d comments until %s (%v)", pageMax, len(notes), n, until, err)
 			}
 			bot, err := c.Self()
 			if err != nil {

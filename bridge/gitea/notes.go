@@ -1,6 +1,7 @@
 package gitea
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -20,23 +21,29 @@ func (c *Client) Note(r Repo, id int64) (Note, error) {
 	return note(comment), nil
 }
 
-// NotesSince lists the comments on a repository's pull requests that were updated since a time, oldest first.
-// Comments on code and reviews are not among them. More than 10000 are an error.
-func (c *Client) NotesSince(r Repo, since time.Time) ([]Note, error) {
+// NotesSince lists the comments on a repository's pull requests that were updated since a time, in the order in which
+// they were written. Comments on code and reviews are not among them. Of a list that is too long, 10000 comments at a
+// server that gives whole pages, it returns the first: then nothing is missing that was last updated before until,
+// which is zero otherwise.
+func (c *Client) NotesSince(r Repo, since time.Time) (notes []Note, until time.Time, err error) {
 	all, err := pages(func(o sdk.ListOptions) ([]*sdk.Comment, *sdk.Response, error) {
 		return c.api.ListRepoIssueComments(r.Owner, r.Name, sdk.ListIssueCommentOptions{ListOptions: o, Since: since})
 	})
-	if err != nil {
-		return nil, fmt.Errorf("comments of %s: %w", r.FullName(), err)
+	switch {
+	case errors.Is(err, errTooLong) && len(all) > 0:
+		// Gitea selects by the time of the update and sorts by that of the creation: what was not read was created
+		// after the last that was, and so updated after that too.
+		until = all[len(all)-1].Created
+	case err != nil:
+		return nil, time.Time{}, fmt.Errorf("comments of %s: %w", r.FullName(), err)
 	}
 	// The list holds the comments of issues too; only those of pull requests have an address of one.
-	var notes []Note
 	for _, comment := range all {
 		if n := note(comment); n.PR > 0 {
 			notes = append(notes, n)
 		}
 	}
-	return notes, nil
+	return notes, until, nil
 }
 
 // note translates a comment; a deleted author leaves it without one.
