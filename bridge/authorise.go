@@ -206,7 +206,7 @@ func (b *Bridge) cancel(j *job, may bool) error {
 	if err != nil {
 		return err
 	}
-	stopped := 0
+	var meant []journal.Key
 	for _, r := range requests {
 		// Runs that were asked for after this comment were not meant, though their hook may have been faster.
 		if r.State.Final() || r.Outcome != nil || r.Comment >= j.req.Comment || (!may && r.Author != j.req.Author) {
@@ -215,18 +215,26 @@ func (b *Bridge) cancel(j *job, may bool) error {
 		if cmd, ok := Parse(r.Text); !ok || (cmd.Verb != Run && cmd.Verb != Retest) {
 			continue
 		}
-		if err := b.end(r.Key, journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(j.req.Login, 64)}); err != nil {
+		meant = append(meant, r.Key)
+	}
+	// Before the stops: a crash after them would leave nothing to be found, and the author be told that nothing ran.
+	if len(meant) > j.req.Cancels {
+		if err := b.set(j, func(r *journal.Request) { r.Cancels = len(meant) }); err != nil {
 			return err
 		}
-		stopped++
+	}
+	for _, key := range meant {
+		if err := b.end(key, journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(j.req.Login, 64)}); err != nil {
+			return err
+		}
 	}
 	rule := ruleCancel
 	if !may {
 		rule = ruleCancelOwn
 	}
 	switch {
-	case stopped > 0:
-		return b.decide(j, refusal(rule, fmt.Sprintf("cancelling %d run(s)", stopped)))
+	case j.req.Cancels > 0:
+		return b.decide(j, refusal(rule, fmt.Sprintf("cancelling %d run(s)", j.req.Cancels)))
 	case may:
 		return b.decide(j, refusal(rule, "no run of this pull request is waiting or running"))
 	}

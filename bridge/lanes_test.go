@@ -1,9 +1,12 @@
 package bridge_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,6 +130,33 @@ func TestCancel(t *testing.T) {
 		}
 		if text := b.gitea.Replies(n)[0].Body; !strings.Contains(text, "Cancelled by `olga`.") {
 			t.Errorf("reply: %s", text)
+		}
+	}
+}
+
+// TestCancelIsRepeated lets the decision fail until the run has ended, as a crash would: what was cancelled is told.
+func TestCancelIsRepeated(t *testing.T) {
+	for _, login := range []string{"olga", "wim"} { // as one who may, and as one who may end their own run only
+		b := newBed(t, nil)
+		var ended atomic.Bool
+		b.audit.fail = func(line []byte) error {
+			if ended.Load() || !bytes.Contains(line, []byte(`"text":"!cancel"`)) {
+				return nil
+			}
+			return errors.New("no space left on device")
+		}
+		run := b.say("wim", 1, "!testme", 202)
+		b.built(1)
+		b.gitea.Grant("wim", "read")
+		cancel := b.say(login, 1, "!cancel", 202)
+		b.reacted(run, "-1")
+		b.alive(1)
+		b.stop()
+		ended.Store(true)
+		b.start()
+		b.reacted(cancel, "+1")
+		if replies := b.gitea.Replies(1); len(replies) != 2 || !strings.Contains(replies[1].Body, "Cancelling 1 run(s)") {
+			t.Errorf("%s is told %+v", login, replies)
 		}
 	}
 }

@@ -65,6 +65,9 @@ type Request struct {
 	Build   int64     `json:"build,omitempty"`
 	Running bool      `json:"running,omitempty"` // the reply says running
 
+	// Cancels is how many runs a !cancel was about to stop. A repeated try may find them ended, by the first one.
+	Cancels int `json:"cancels,omitempty"`
+
 	Outcome *Outcome `json:"outcome,omitempty"`
 }
 
