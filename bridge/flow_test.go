@@ -247,16 +247,39 @@ func TestNobodyThere(t *testing.T) {
 	b.built(1)
 }
 
-// TestGivesUp shows that an author is told when a server stays away.
+// TestGivesUp shows that an author is told when a server stays away, and that a build it has made is found when it is
+// back.
 func TestGivesUp(t *testing.T) {
 	b := newBed(t, func(c *bridge.Config) { c.GiveUp = 300 * time.Millisecond })
-	b.drone.Script(func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Drop: true} })
+	b.drone.Script(func(r *http.Request) bridgetest.Fault {
+		return bridgetest.Fault{Drop: true, After: r.Method == http.MethodPost} // it made the build and is gone
+	})
 	b.say("wim", 1, "!testme", 202)
 	b.reply(1, "The servers did not answer for too long")
+	b.built(1)
+	b.stop() // a restart does not end the watch
+	b.drone.Script(nil)
+	b.start()
+	b.until("the build that nobody follows is cancelled", func() bool { return b.drone.Builds()[0].Status == "killed" })
 	b.idle()
 	if got := b.gitea.Statuses(bridgetest.SHA("1")); len(got) == 0 || got[len(got)-1].State != "error" {
 		t.Errorf("statuses %v, want an error at last", got)
 	}
+}
+
+// TestGivesUpOnBothServers lets Gitea be away too, so that nobody can be told: the build is found all the same.
+func TestGivesUpOnBothServers(t *testing.T) {
+	b := newBed(t, func(c *bridge.Config) { c.GiveUp = 200 * time.Millisecond })
+	b.drone.Script(func(r *http.Request) bridgetest.Fault {
+		return bridgetest.Fault{Drop: true, After: r.Method == http.MethodPost}
+	})
+	b.say("wim", 1, "!testme", 202)
+	b.built(1)
+	b.gitea.Script(func(*http.Request) bridgetest.Fault { return bridgetest.Fault{Drop: true} })
+	b.until("the run is given up and looked for", func() bool { return strings.Contains(b.log.String(), "could not be looked at") })
+	b.drone.Script(nil)
+	b.until("the build that nobody follows is cancelled", func() bool { return b.drone.Builds()[0].Status == "killed" })
+	b.idle()
 }
 
 // TestGivesUpBeforeTheRun shows that a command which never became a run leaves no status.

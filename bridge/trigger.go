@@ -211,9 +211,9 @@ func (b *Bridge) find(ctx context.Context, j *job) (drone.Build, error) {
 }
 
 // endTwins cancels other builds of a request that may have been asked for twice: Drone may have gone on with the
-// first demand after the bridge had looked for its build in vain. What cannot be looked at now is looked at with the
-// next poll.
-func (b *Bridge) endTwins(j *job) {
+// first demand after the bridge had looked for its build in vain. Of a run that was given up no build is known, so all
+// of them are others. What cannot be looked at now is looked at with the next poll; then it returns false.
+func (b *Bridge) endTwins(j *job) bool {
 	builds, err := b.Drone.Find(j.req.Key.String(), j.req.Asked.Add(-time.Hour))
 	for _, build := range builds {
 		if build.Number == j.req.Build || build.Done() {
@@ -225,18 +225,29 @@ func (b *Bridge) endTwins(j *job) {
 		if err = b.audit.write(&j.req, "cancelled", "twin, build "+strconv.FormatInt(build.Number, 10)); err != nil {
 			break
 		}
-		b.Log.WithField("build", build.Number).Warn("Drone made two builds of one command; the other was cancelled")
+		b.Log.WithField("build", build.Number).Warn("Drone made a build that nobody follows; it was cancelled")
 	}
 	if err != nil {
 		b.Log.WithError(err).Warn("builds that were asked for twice could not be looked at")
 	}
+	return err == nil
 }
 
 // outlast looks for twins of a run that has ended, for as long as Drone may still make one, and reports whether that
 // time is over. Nobody waits for it: the result has been told.
 func (b *Bridge) outlast(ctx context.Context, j *job) bool {
-	for j.req.Again && time.Since(j.req.Asked) < b.Twins {
-		b.endTwins(j)
+	// The last demand of a run that was given up may have come just before its end.
+	since := j.req.Asked
+	if j.req.Build == 0 {
+		since = j.req.Outcome.At
+	}
+	for j.req.Again {
+		// A Drone that is still away may have made the build before: it counts as looked at once it has answered, or
+		// after the time in which a build that is followed must have ended too.
+		looked, passed := b.endTwins(j), time.Since(since)
+		if passed >= b.Twins && (looked || passed >= b.Twins+b.Deadline) {
+			break
+		}
 		if !b.doze(ctx, j, b.PollMax) {
 			return false
 		}

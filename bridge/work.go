@@ -43,7 +43,7 @@ func (b *Bridge) advance(ctx context.Context, j *job) {
 		}
 		b.metrics.retries.WithLabelValues(string(j.req.State)).Inc()
 		log.WithError(err).WithField("state", j.req.State).Warn("a step failed and is repeated")
-		if err := b.giveUp(j); err != nil {
+		if err := b.giveUp(ctx, j); err != nil {
 			log.WithError(err).Error("journal")
 		}
 		if !b.doze(ctx, j, wait) {
@@ -77,14 +77,17 @@ func (b *Bridge) step(ctx context.Context, j *job) error {
 
 // giveUp ends a request whose servers have not answered for GiveUp. Runs that have begun end by their deadline: giving
 // them up earlier would leave a build behind that nobody watches.
-func (b *Bridge) giveUp(j *job) error {
+func (b *Bridge) giveUp(ctx context.Context, j *job) error {
 	// Time counts from the first failure and not from the comment: when the bridge itself was away for long, the
 	// servers may need a moment too after what kept all of them away.
 	switch {
 	case time.Since(j.since) < b.GiveUp:
 		return nil
-	case j.req.Outcome != nil:
-		return b.finish(j) // nobody can be told
+	case j.req.Outcome != nil: // nobody can be told
+		if !b.outlast(ctx, j) {
+			return nil
+		}
+		return b.finish(j)
 	case j.req.State == journal.Triggered:
 		return nil
 	}
@@ -94,6 +97,12 @@ func (b *Bridge) giveUp(j *job) error {
 	}
 	if j.req.State != journal.Triggering {
 		end.Status = statusNone // there is no run that a status could be about
+	}
+	// A build that may exist has nobody who follows it: outlast looks for it, and cancels it.
+	if (!j.unsure.IsZero() || j.made.Number != 0) && !j.req.Again {
+		if err := b.set(j, func(r *journal.Request) { r.Again = true }); err != nil {
+			return err
+		}
 	}
 	return b.decide(j, end)
 }

@@ -61,7 +61,7 @@ type Request struct {
 	ReplyDoubted bool `json:"reply_doubted,omitempty"`
 
 	Asked   time.Time `json:"asked,omitzero"`  // when the CI server was first asked for a build
-	Again   bool      `json:"again,omitempty"` // a build whose reply was lost was looked for in vain, so there may be two
+	Again   bool      `json:"again,omitempty"` // a build may exist beside the known one: its reply was lost, and it was looked for in vain or not found out
 	Build   int64     `json:"build,omitempty"`
 	Running bool      `json:"running,omitempty"` // the reply says running
 
