@@ -52,13 +52,20 @@ type Bridge struct {
 
 	mu      sync.Mutex           // of the maps; never held during a call
 	jobs    map[journal.Key]*job // at work; a request has at most one job
-	lanes   map[lane]*sync.Mutex // never forgotten: two who wait for a pull request must find the same one
+	lanes   map[lane]*laneLock   // of the pull requests that somebody holds or waits for
 	notices map[lane]string      // the text of each pull request's notice, as last written
 	work    sync.WaitGroup       // the jobs and the upkeep
 }
 
 // lane is a pull request: what its requests decide about each other happens one after the other.
 type lane struct{ repo, pr int64 }
+
+// laneLock is a lane's lock. It is forgotten only with its last user: two who wait for a pull request must find the same
+// one.
+type laneLock struct {
+	sync.Mutex
+	users int // who hold it or wait for it; the bridge's mu guards it
+}
 
 // job is a request at work. Its request belongs to the job's goroutine: whoever else wants something of it goes
 // through the journal (end) and wakes it. What stands beside the request is lost in a crash, so it may only save work
@@ -89,7 +96,7 @@ func New(cfg Config) (*Bridge, error) {
 		pulls: newLimits[lane](cfg.PullBurst, cfg.PullEvery),
 		repos: newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
 		known: make(chan struct{}), accepted: make(chan *job), stopped: make(chan struct{}),
-		jobs: map[journal.Key]*job{}, lanes: map[lane]*sync.Mutex{}, notices: map[lane]string{},
+		jobs: map[journal.Key]*job{}, lanes: map[lane]*laneLock{}, notices: map[lane]string{},
 	}, nil
 }
 
@@ -255,12 +262,20 @@ func (b *Bridge) lane(r *journal.Request) (unlock func()) {
 	b.mu.Lock()
 	l := b.lanes[key]
 	if l == nil {
-		l = new(sync.Mutex)
+		l = new(laneLock)
 		b.lanes[key] = l
 	}
+	l.users++
 	b.mu.Unlock()
 	l.Lock()
-	return l.Unlock
+	return func() {
+		l.Unlock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(b.lanes, key)
+		}
+	}
 }
 
 // pause waits and reports whether ctx is still alive.
