@@ -202,7 +202,7 @@ func (j *Journal) Save(r Request) error {
 }
 
 // Stop stores the reason why a run must end; an earlier reason stays: people are told what ended the run, not what
-// would have ended it as well. One that comes after the end does nothing and stays in the file.
+// would have ended it as well. One that comes after the end does nothing, until Prune forgets it with its request.
 func (j *Journal) Stop(key Key, stop Stop) error {
 	value, err := json.Marshal(stop)
 	if err != nil {

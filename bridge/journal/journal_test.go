@@ -147,6 +147,9 @@ func TestPruneAndCompact(t *testing.T) {
 		})
 	}
 	wait.Wait()
+	ended, unfinished := Key{Repo: 7, Comment: 1}, Key{Repo: 7, Comment: 0}
+	must(t, j.Stop(ended, Stop{Rule: "late"}))
+	must(t, j.Stop(unfinished, Stop{Rule: "cancelled"}))
 	n, err := j.Prune(time.Now().Add(-time.Hour))
 	if n != 0 || err != nil {
 		t.Errorf("pruned %d young requests (%v)", n, err)
@@ -154,6 +157,12 @@ func TestPruneAndCompact(t *testing.T) {
 	n, err = j.Prune(time.Now().Add(time.Hour))
 	if n != 1499 || err != nil {
 		t.Errorf("pruned %d requests, want 1499 (%v)", n, err)
+	}
+	if stop, err := j.Stopped(ended); err != nil || stop != nil {
+		t.Errorf("the stop of a pruned request is kept: %v (%v)", stop, err)
+	}
+	if stop, err := j.Stopped(unfinished); err != nil || stop == nil {
+		t.Errorf("the stop of an unfinished request is lost (%v)", err)
 	}
 	must(t, j.Close())
 	before, err := os.Stat(path)

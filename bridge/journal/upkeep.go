@@ -41,7 +41,7 @@ func (j *Journal) SetMark(repo string, mark time.Time) error {
 	return nil
 }
 
-// Prune forgets final requests received before the given time and returns how many. Their keys stay seen: 24 bytes
+// Prune forgets final requests received before the given time, with their stops, and returns how many. Their keys stay seen: 24 bytes
 // for each comment that was ever a command. Freed pages are used again; the file gets smaller when it is opened next.
 func (j *Journal) Prune(before time.Time) (int, error) {
 	old, err := j.old(before)
@@ -53,6 +53,11 @@ func (j *Journal) Prune(before time.Time) (int, error) {
 		err := j.update(func(tx *bbolt.Tx) error {
 			for _, k := range some {
 				if err := tx.Bucket([]byte(bucketRequests)).Delete(k); err != nil {
+					return err
+				}
+				// A stop that came after the end: the place is repository, pull request and comment, the pair the
+				// first and the last.
+				if err := tx.Bucket([]byte(bucketStops)).Delete(slices.Concat(k[:8], k[16:])); err != nil {
 					return err
 				}
 			}
