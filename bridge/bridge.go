@@ -48,7 +48,7 @@ type Bridge struct {
 	pulls    *limits[lane]              // runs, by pull request
 	repos    *limits[int64]             // runs, by repository
 	accepted chan *job                  // has no room: a job that was sent is one that Run has taken
-	stopped  chan struct{}              // closed when Run no longer reads accepted
+	done     chan struct{}              // closed when Run no longer reads accepted
 
 	mu      sync.Mutex           // of the maps; never held during a call
 	jobs    map[journal.Key]*job // at work; a request has at most one job
@@ -95,7 +95,7 @@ func New(cfg Config) (*Bridge, error) {
 		users: newLimits[int64](cfg.UserBurst, cfg.UserEvery),
 		pulls: newLimits[lane](cfg.PullBurst, cfg.PullEvery),
 		repos: newLimits[int64](cfg.RepoBurst, cfg.RepoEvery),
-		known: make(chan struct{}), accepted: make(chan *job), stopped: make(chan struct{}),
+		known: make(chan struct{}), accepted: make(chan *job), done: make(chan struct{}),
 		jobs: map[journal.Key]*job{}, lanes: map[lane]*laneLock{}, notices: map[lane]string{},
 	}, nil
 }
@@ -106,7 +106,7 @@ func New(cfg Config) (*Bridge, error) {
 // began: what fails later is logged and tried again.
 func (b *Bridge) Run(ctx context.Context) error {
 	defer b.work.Wait()
-	defer close(b.stopped)
+	defer close(b.done)
 	if err := b.firstStart(); err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (b *Bridge) accept(r journal.Request) (fresh bool, err error) {
 	}
 	select {
 	case b.accepted <- j:
-	case <-b.stopped: // it is in the journal, so 202 is true: the next Run begins with it
+	case <-b.done: // it is in the journal, so 202 is true: the next Run begins with it
 		b.leave(j)
 	}
 	return true, nil

@@ -77,7 +77,7 @@ func (b *Bridge) kill(j *job, stop *journal.Stop) error {
 	if err != nil && !safehttp.Definite(err) && time.Since(j.req.Asked) < b.Deadline+b.GiveUp {
 		return err
 	}
-	o := stopped(&j.req, stop)
+	o := stopOutcome(&j.req, stop)
 	if stop.Rule == "deadline" { // nobody wanted it to end
 		o.Status = statusError
 	}

@@ -57,8 +57,8 @@ func subject(r *journal.Request) string {
 	return fmt.Sprintf("%s at %s", code(r.Recipe, 64), code(short(r.SHA), 40))
 }
 
-// note says that the branch has moved, if it has and the author may not know.
-func note(r *journal.Request) string {
+// movedText says that the branch has moved, if it has and the author may not know.
+func movedText(r *journal.Request) string {
 	if r.Newer == "" || r.Named {
 		return ""
 	}
@@ -68,12 +68,12 @@ func note(r *journal.Request) string {
 
 // queuedText is the comment of a run that has no build yet.
 func queuedText(r *journal.Request) string {
-	return fmt.Sprintf("⏳ %s: queued.%s", subject(r), note(r))
+	return fmt.Sprintf("⏳ %s: queued.%s", subject(r), movedText(r))
 }
 
 // runningText is the comment of a run whose build has begun.
 func runningText(r *journal.Request, link string) string {
-	return fmt.Sprintf("🔄 %s: running, see [build %d](%s).%s", subject(r), r.Build, link, note(r))
+	return fmt.Sprintf("🔄 %s: running, see [build %d](%s).%s", subject(r), r.Build, link, movedText(r))
 }
 
 // resultText is a finished run's comment. A run that ended before there was a build has neither a link nor a duration.
@@ -100,7 +100,7 @@ func resultText(r *journal.Request, o *journal.Outcome, link string) string {
 	if o.Text != "" {
 		fmt.Fprintf(&s, "\n\n%s", sentence(o.Text))
 	}
-	s.WriteString(note(r))
+	s.WriteString(movedText(r))
 	return s.String()
 }
 

@@ -34,7 +34,7 @@ func (b *Bridge) admit(j *job) error {
 	for _, o := range others {
 		// Hooks may overtake each other: a !cancel that was written after this command may have been done before it.
 		if o.Comment > r.Comment && cancels(&o, r) {
-			return b.decide(j, stopped(r, &journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(o.Login, 64)}))
+			return b.decide(j, stopOutcome(r, &journal.Stop{Rule: "cancelled", Text: "cancelled by " + code(o.Login, 64)}))
 		}
 		if o.Key == r.Key || o.Recipe != r.Recipe || o.Outcome != nil ||
 			(o.State != journal.Triggering && o.State != journal.Triggered) {
@@ -78,7 +78,7 @@ func (b *Bridge) meet(r, other *journal.Request) *journal.Outcome {
 		end = notice("identical", fmt.Sprintf("this run [was asked for already](%s)", b.replyURL(other)))
 	case other.Comment > r.Comment:
 		text := fmt.Sprintf("superseded by [a later command](%s)", b.replyURL(other))
-		end = stopped(r, &journal.Stop{Rule: "superseded", Text: text})
+		end = stopOutcome(r, &journal.Stop{Rule: "superseded", Text: text})
 	default:
 		return nil
 	}
@@ -95,9 +95,9 @@ func (b *Bridge) replyURL(r *journal.Request) string {
 	return b.Gitea.CommentURL(repoOf(r), r.PR, id)
 }
 
-// stopped is how a run ends that was told to stop. Before it was admitted it leaves no run behind: people were told of
+// stopOutcome is how a run ends that was told to stop. Before it was admitted it leaves no run behind: people were told of
 // none, so there is no status to set and the command counts as refused.
-func stopped(r *journal.Request, stop *journal.Stop) journal.Outcome {
+func stopOutcome(r *journal.Request, stop *journal.Stop) journal.Outcome {
 	o := journal.Outcome{Rule: stop.Rule, Status: statusKilled, Text: stop.Text}
 	if r.State == journal.Received || r.State == journal.Authorised {
 		o.Status = statusNone
@@ -110,7 +110,7 @@ func (b *Bridge) orStop(j *job, err error, stop *journal.Stop) error {
 	if err != nil {
 		return err
 	}
-	return b.decide(j, stopped(&j.req, stop))
+	return b.decide(j, stopOutcome(&j.req, stop))
 }
 
 // trigger makes sure that the reply says queued and that exactly one build exists. Drone knows no key by which a demand
@@ -123,7 +123,7 @@ func (b *Bridge) trigger(ctx context.Context, j *job) error {
 	}
 	// Once Drone was asked, a stop has to wait until the build's number is known: only then can it be cancelled.
 	if stop != nil && r.Asked.IsZero() {
-		return b.decide(j, stopped(r, stop))
+		return b.decide(j, stopOutcome(r, stop))
 	}
 	// The reply comes before the build: people see that something happens while Drone is slow, and after a crash the
 	// reply is there to be found.
