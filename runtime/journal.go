@@ -51,7 +51,8 @@ type entry struct {
 	// Over says that the server has the final report of the stage.
 	Over bool `json:"over,omitempty"`
 
-	// Unsure says that the registration of the steps may still be under way on the server: who sent it was killed.
+	// Unsure says that the registration of the steps may still be under way on the server: who sent it was killed, or
+	// stopped meanwhile.
 	Unsure bool `json:"unsure,omitempty"`
 
 	// Leak is what the host still holds of a stage that is lost, as its error will say it; empty for nothing.

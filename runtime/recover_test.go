@@ -284,6 +284,23 @@ func TestBuildEndsBesideALateRegistration(t *testing.T) {
 	}
 }
 
+// So may a stop that cuts the registration.
+func TestBuildEndsBesideARegistrationThatWasCut(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.srv.Script(runtimetest.StageRunning, runtimetest.Hang())
+	g.start()
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	g.srv.WaitRequests(runtimetest.StageRunning, 1)
+	g.srv.LoseBuildEnd()
+	g.halt()
+	g.srv.Heal()
+	g.recovered() // says what the stop had no time for
+	if build := g.srv.Build(job.Build); build.Status != "error" || build.Stages[0].Status != "error" {
+		t.Errorf("the build is %s, its stage %s", build.Status, build.Stages[0].Status)
+	}
+}
+
 // intend writes the journal of a process that was about to accept the stage when it ended.
 func (g *rig) intend(stage int64) {
 	g.t.Helper()

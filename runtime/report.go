@@ -67,6 +67,9 @@ func (r *reporter) register(ctx context.Context, starts bool) error {
 		if errors.Is(err, client.ErrCancelled) {
 			r.cancelled()
 		}
+		if ctx.Err() != nil { // a stop has cut the call, which the server may still work on
+			r.rec.note(func(e *entry) { e.Unsure = true })
+		}
 		return fmt.Errorf("register the steps: %w", err)
 	}
 	// The ids are on disk before anything happens in their name: nobody tells them a second time.
@@ -310,8 +313,8 @@ func (r *reporter) conflict(ctx context.Context, sent *drone.Stage, err error) (
 }
 
 // endBuild sends the end of the stage once more where the build has not ended with its last stage. The server leaves a
-// build running, without a word, if another report changes it at the moment that would end it; the registration of a
-// process that was killed can be such a report.
+// build running, without a word, if another report changes it at the moment that would end it; a registration
+// that was cut, by the end of its process or by a stop, can be such a report.
 func (r *reporter) endBuild(ctx context.Context) error {
 	var stage drone.Stage
 	var unsure bool
