@@ -118,7 +118,9 @@ func (o *outbox) deliver(ctx context.Context, rep *reporter) bool {
 	var over bool
 	rep.rec.read(func(e *entry) { age, over = time.Since(time.Unix(max(e.Since, e.Stage.Stopped), 0)), e.Over })
 	switch {
-	case err == nil, over && age > o.time.giveUpSteps:
+	case err == nil:
+	case over && age > o.time.giveUpSteps:
+		rep.log.WithError(err).Error("giving up on logs or steps, of a stage that has ended, that the server does not take")
 	case age > o.time.giveUp:
 		rep.log.WithError(err).Error("giving up on a stage that the server does not take")
 	default:

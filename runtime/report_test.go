@@ -207,6 +207,9 @@ func TestOutboxGivesUp(t *testing.T) {
 	if !g.runner.outbox.deliver(t.Context(), rep) {
 		t.Error("the steps were not given up")
 	}
+	if !strings.Contains(g.log.String(), "giving up on logs or steps") {
+		t.Error("nobody is told that the steps were given up")
+	}
 
 	rep = g.accepted("teardown")
 	rep.conclude(drone.StatusPassing)
