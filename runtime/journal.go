@@ -82,6 +82,9 @@ type stepEntry struct {
 type journal struct {
 	dir  string
 	lock *os.File
+
+	mu     sync.Mutex // guards broken
+	broken bool       // the last entry could not be written
 }
 
 // errLocked is why a journal cannot be opened twice.
@@ -167,6 +170,34 @@ func (j *journal) add(stage int64, line []byte, synced bool) error {
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	return nil
+}
+
+// unfit says why no stage can be taken: an entry could not be written, and what is tried since then cannot be either.
+func (j *journal) unfit() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.broken {
+		return ""
+	}
+	// More than an entry, so that a disk with a last few bytes does not pass. A crash leaves a name that the next start
+	// clears away.
+	probe := filepath.Join(j.stages(), "probe.tmp")
+	err := writeFile(probe, os.O_CREATE|os.O_TRUNC, make([]byte, 64<<10), true)
+	if fault := os.Remove(probe); !errors.Is(fault, fs.ErrNotExist) {
+		err = errors.Join(err, fault)
+	}
+	if err != nil {
+		return fmt.Sprintf("the journal cannot be written: %v", err)
+	}
+	j.broken = false
+	return ""
+}
+
+// breaks notes that an entry could not be written.
+func (j *journal) breaks() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.broken = true
 }
 
 // encode makes a line of the journal; its end is what tells a whole line from one that a crash has cut.
@@ -359,6 +390,7 @@ func (r *record) save(synced bool) error {
 		err = r.journal.add(stage, line, synced)
 	}
 	if err != nil {
+		r.journal.breaks()
 		return err
 	}
 	r.written, r.size = now, before+len(line)

@@ -247,7 +247,7 @@ func (r *Runner) slot(polling, builds context.Context) {
 // ready waits while the runner is paused. It returns false when polling ends.
 func (r *Runner) ready(ctx context.Context) bool {
 	for {
-		reason := r.cfg.Paused()
+		reason := r.paused()
 		r.setPaused(reason)
 		if reason == "" {
 			return true
@@ -256,6 +256,14 @@ func (r *Runner) ready(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// paused is why no stage should be taken now. A disk that is full is a reason too, and is seen where the others are.
+func (r *Runner) paused() string {
+	if reason := r.cfg.Paused(); reason != "" {
+		return reason
+	}
+	return r.journal.unfit()
 }
 
 // errClaimed is why an offer is passed over: a server offers a stage to every slot that asks until one has accepted it.
@@ -275,7 +283,7 @@ func (r *Runner) next(polling, builds context.Context) error {
 	if offer == nil || offer.ID == 0 {
 		return nil
 	}
-	if r.cfg.Paused() != "" {
+	if r.paused() != "" {
 		return nil // looked at again, since the poll took up to 30 s; the server makes the offer again
 	}
 	if !r.claim(offer.ID) {

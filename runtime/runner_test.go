@@ -157,6 +157,28 @@ func TestPause(t *testing.T) {
 	g.settled(job.Stage)
 }
 
+// A runner that cannot write its journal takes nothing and says why, until it can again.
+func TestPauseWithoutAJournal(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	stages := g.runner.journal.stages()
+	if err := os.Rename(stages, stages+".away"); err != nil {
+		t.Fatal(err)
+	}
+	g.start()
+	job := g.build(testStep{Name: "a", Sh: "true"})
+	eventually(t, "the status says why", func() bool {
+		return strings.Contains(g.runner.Status().Poll.Paused, "the journal cannot be written")
+	})
+	if n := len(g.srv.Requests(runtimetest.Accept)); n > 0 {
+		t.Error("a stage was accepted")
+	}
+	if err := os.Rename(stages+".away", stages); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, g.settled(job.Stage), "success", "a success, teardown success")
+}
+
 // A second runner on the state directory is refused with a sentence that says what to do.
 func TestStateDirectoryIsLocked(t *testing.T) {
 	t.Parallel()
