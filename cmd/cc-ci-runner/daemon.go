@@ -48,6 +48,9 @@ func (c *daemonCommand) Run(ctx context.Context, out streams) error {
 	signals := make(chan os.Signal, 8) // caught before anything is made that a sudden end would leave behind
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	// Who reads the log may go away, as systemd's journal does when it crashes. Go would end the program at the next line,
+	// and its builds without a teardown. Nobody reads the channel; to ignore the signal would be handed down to the steps.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	d, err := newDaemon(ctx, config, log)
 	if err != nil {
 		return errors.Join(err, log.Close())

@@ -50,6 +50,16 @@ func freeAddress(t *testing.T) string {
 // program's environment.
 func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]string, environ ...string) *running {
 	t.Helper()
+	s := newDaemonProgram(t, server, vars)
+	s.cmd.Env = append(s.cmd.Env, environ...)
+	s.cmd.Stdout, s.cmd.Stderr = s, s
+	s.start()
+	return s
+}
+
+// newDaemonProgram is a daemon that is not started yet, and whose log goes nowhere.
+func newDaemonProgram(t *testing.T, server *runtimetest.Server, vars map[string]string) *running {
+	t.Helper()
 	s := &running{t: t, server: server, bind: freeAddress(t), root: t.TempDir(), state: t.TempDir(), done: make(chan struct{})}
 	all := map[string]string{
 		"DRONE_RPC_PROTO": server.Proto, "DRONE_RPC_HOST": server.Host, "DRONE_RPC_SECRET": server.Secret,
@@ -59,8 +69,6 @@ func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]strin
 		all[name] = value
 	}
 	s.cmd = program(t, "daemon", s.writeConfig(all))
-	s.cmd.Env = append(s.cmd.Env, environ...)
-	s.start()
 	return s
 }
 
@@ -106,7 +114,6 @@ func (s *running) text() string {
 }
 
 func (s *running) start() {
-	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

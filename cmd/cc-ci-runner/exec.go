@@ -72,12 +72,13 @@ func (c *execCommand) Run(ctx context.Context, out streams) error {
 	return verdict(ended, received())
 }
 
-// untilSignal is a context that a signal cancels as a server's cancel would, and which signal it was (0 for none).
+// untilSignal is a context that a signal cancels as a server's cancel would, and which signal it was (0 for none). One
+// of them is the end of who reads the output, such as head.
 // Further signals do nothing: the teardown is what there is to wait for. stop gives the signals back to the system;
 // received, after it, waits for the goroutine. A second call of received returns 0.
 func untilSignal(parent context.Context) (ctx context.Context, received func() syscall.Signal, stop func()) {
 	signals := make(chan os.Signal, 1)
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
 		// Notify would bring back what nohup, or a shell for a job in the background, has switched off.
 		if !signal.Ignored(sig) {
 			signal.Notify(signals, sig)
