@@ -13,6 +13,7 @@ import (
 
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm"
 	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/ledger"
+	"git.autonomic.zone/recipe-maintainers/cc-ci/engine/swarm/swarmtest"
 )
 
 // named is a service, a secret or a config.
@@ -133,5 +134,45 @@ func TestNestedStacks(t *testing.T) {
 			}
 			check(t, errors.Join(s.Close(), held.Close()))
 		})
+	}
+}
+
+// TestRemoveNested removes a dead app on a real Swarm, beside a live one whose domain begins with the dead one's.
+func TestRemoveNested(t *testing.T) {
+	locks := t.TempDir()
+	h := newHost(t, func(c *swarm.Config) { c.AppPattern, c.LockDir = `^nest\.example(\.org)?$`, locks })
+	h.quiet()
+	before := h.objects()
+	for _, stack := range []string{"nest_example", "nest_example_org"} {
+		label := "com.docker.stack.namespace=" + stack
+		h.direct("service", "create", "--detach", "--name", stack+"_app", "--label", label, "--container-label", label, swarmtest.Image)
+		h.direct("volume", "create", "--label", label, stack+"_data")
+		for _, args := range [][]string{{"secret", "create", stack + "_pw_v1", "-"}, {"config", "create", "--label", label, stack + "_conf_v1", "-"}} {
+			if out, err := run(t, h.d.Host, "x", args...); err != nil {
+				t.Fatal(err, out)
+			}
+		}
+		h.running(stack+"_app", 1)
+	}
+	held := holdLock(t, locks, "nest.example.org")
+	apps, err := h.swarm.FindApps(t.Context())
+	if err != nil || len(apps) != 2 || apps[0].Stack != "nest_example" || apps[0].Live || !apps[1].Live {
+		t.Fatalf("found %+v, %v", apps, err)
+	}
+	removed, err := h.swarm.Remove(t.Context(), apps[0])
+	check(t, err)
+	if left := h.objects(); len(removed) != 5 || left["secret nest_example_pw_v1"] || !left["secret nest_example_org_pw_v1"] ||
+		!left["config nest_example_org_conf_v1"] || !left["volume nest_example_org_data"] || !left["service nest_example_org_app"] {
+		t.Errorf("removed %v, left %v", removed, left)
+	}
+	check(t, held.Close())
+	apps[1].Live = false // its lock is free now
+	if _, err := h.swarm.Remove(t.Context(), apps[1]); err != nil {
+		t.Error(err)
+	}
+	for key := range h.objects() {
+		if !before[key] && !strings.HasPrefix(key, "task") {
+			t.Errorf("%s is left", key)
+		}
 	}
 }
