@@ -35,6 +35,12 @@ func playChild(role string) int {
 			fmt.Println("not nobody:", err)
 			return 1
 		}
+	case "setuid": // as a program is that belongs to one user and was started by another
+		uid, err := strconv.Atoi(os.Getenv("CC_CI_TEST_UID"))
+		if err = errors.Join(err, syscall.Setresuid(65534, uid, 0)); err != nil {
+			fmt.Println("two users:", err)
+			return 1
+		}
 	case "kill-as-root":
 		pid, err := strconv.Atoi(os.Getenv("CC_CI_TEST_PID"))
 		if err == nil {

@@ -35,18 +35,23 @@ func (b *build) watched() bool { return len(b.launchers()) > 0 }
 
 // marked finds the build's processes wherever they are: those with its marker in their environment, those below one
 // that has it, and those of the uid that only this build has. It looks at every process of the host. The runner itself is
-// left out, in whose environment a test or a nested build may have put the marker.
+// left out, in whose environment a test or a nested build may have put the marker, and so is whoever only pretends (see
+// believes).
 func (h *Host) marked(build string) finder {
 	return func(visit func(proc)) error {
 		want := h.markerValue(build)
-		uid, err := lockedUID(MarkerEnv + "=" + want)
+		uids, err := lockedUIDs()
 		if err != nil {
 			return err
 		}
+		uid := uids[MarkerEnv+"="+want]
 		self, launchers := os.Getpid(), h.build(build).launchers()
 		ours := func(p proc) bool {
 			marked, _ := p.marker()
-			return marked == want || h.ended(marked, build) || uid > 0 && p.uid() == uid
+			if (marked == want || h.ended(marked, build)) && h.believes(p, uids[MarkerEnv+"="+marked]) {
+				return true
+			}
+			return uid > 0 && p.ids()[0] == uid
 		}
 		// Whose process it is is asked once more when its start is known: the PID may have gone to another meanwhile.
 		return visitThose(func(pid int) bool {
@@ -58,6 +63,30 @@ func (h *Host) marked(build string) finder {
 			}
 		})
 	}
+}
+
+// believes says whether a process may be of the build that its marker names: anybody can start one with the name of a
+// build that runs. locked is the uid of a range that the build has, zero if none.
+//
+// What the steps of a user start stays that user's, in all of its ids, for it cannot gain privileges (see
+// order.NoNewPrivs), and another user namespace only gives the same ids other names. A setuid program that somebody else
+// has started has ids of two users. Without cgroups there are launchers and stubs as well, which are root's. Where steps
+// are the runner's own user's there is nothing to go by: those of root can become anybody.
+func (h *Host) believes(p proc, locked int) bool {
+	if h.users == nil {
+		return true
+	}
+	uid := locked
+	if uid == 0 && h.users.shared != nil {
+		uid = h.users.shared.UID
+	}
+	switch p.ids() {
+	case [4]int{}:
+		return h.tree == nil
+	case [4]int{uid, uid, uid, uid}:
+		return true
+	}
+	return false
 }
 
 // ended says that a marker names the build and a runner of Config.Ended. Whether that still runs is not asked here: only
@@ -137,9 +166,13 @@ func describe(procs []proc) []leftover.Item {
 // kept are the processes that the build may leave running, where no cgroup tells. One that has cleared its environment is
 // not found, and lives on all the same.
 func (h *Host) kept(build string) ([]leftover.Item, error) {
+	uids, err := lockedUIDs()
+	if err != nil {
+		return nil, err
+	}
 	var found []leftover.Item
-	err := visitAll(func(p proc) {
-		if _, marked := p.marker(); marked == h.markerValue(build) {
+	err = visitAll(func(p proc) {
+		if _, marked := p.marker(); marked == h.markerValue(build) && h.believes(p, uids[KeptMarkerEnv+"="+marked]) {
 			found = append(found, p.item())
 		}
 	})

@@ -89,36 +89,37 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// lockedUID is the uid of a range that the build has or, before a crash, had; zero if none. The lock itself is not asked
-// for: after a crash nobody holds it, and what the build started as this uid may still be there.
-func lockedUID(marker string) (int, error) {
+// lockedUIDs are the uids of ranges that builds have or, before a crash, had, by the builds' markers. The locks themselves
+// are not asked for: after a crash nobody holds them, and what a build started as its uid may still be there.
+func lockedUIDs() (map[string]int, error) {
 	entries, err := os.ReadDir(uidLocks)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			return 0, nil // no runner here has a range, or not this one
+			return nil, nil // no runner here has a range, or not this one
 		}
-		return 0, err
+		return nil, err
 	}
+	uids := map[string]int{}
 	for _, e := range entries {
-		owner, err := os.ReadFile(filepath.Join(uidLocks, e.Name()))
+		marker, err := os.ReadFile(filepath.Join(uidLocks, e.Name()))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
+			return nil, err
 		}
-		if uid, err := strconv.Atoi(e.Name()); err == nil && string(owner) == marker {
-			return uid, nil
+		if uid, err := strconv.Atoi(e.Name()); err == nil && len(marker) > 0 {
+			uids[string(marker)] = uid
 		}
 	}
-	return 0, nil
+	return uids, nil
 }
 
 // releaseUID forgets that the build had a uid. It comes last: until then a scan for the build finds all of its processes
 // by the uid, also those that have cleared their environment.
 func releaseUID(marker string) error {
-	uid, err := lockedUID(marker)
-	if err != nil || uid == 0 {
+	uids, err := lockedUIDs()
+	if err != nil || uids[marker] == 0 {
 		return err
 	}
-	return os.Truncate(filepath.Join(uidLocks, itoa(uid)), 0)
+	return os.Truncate(filepath.Join(uidLocks, itoa(uids[marker])), 0)
 }
 
 // procsOf are the living processes of a user. The owner of /proc/PID would not do: it is root for a process that
@@ -126,28 +127,29 @@ func releaseUID(marker string) error {
 func procsOf(uid int) ([]proc, error) {
 	var found []proc
 	err := visitAll(func(p proc) {
-		if p.uid() == uid {
+		if p.ids()[0] == uid {
 			found = append(found, p)
 		}
 	})
 	return found, err
 }
 
-// uid is the real user of the process, or -1. The first number of the line is the real one, then effective, saved, file
-// system's (proc(5)).
-func (p proc) uid() int {
+// ids are the users of the process: the real, effective and saved one and that of its file accesses (proc(5)), as this
+// process's user namespace has them. Those of one that is gone are -1.
+func (p proc) ids() [4]int {
+	ids := [4]int{-1, -1, -1, -1}
 	text, err := os.ReadFile(procPath(p.pid, "status"))
 	if err != nil {
-		return -1
+		return ids
 	}
 	for line := range strings.Lines(string(text)) {
-		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
-			if fields := strings.Fields(ids); len(fields) > 0 {
-				if uid, err := strconv.Atoi(fields[0]); err == nil {
-					return uid
+		if fields := strings.Fields(line); len(fields) == 5 && fields[0] == "Uid:" {
+			for i, field := range fields[1:] {
+				if uid, err := strconv.Atoi(field); err == nil {
+					ids[i] = uid
 				}
 			}
 		}
 	}
-	return -1
+	return ids
 }
