@@ -21,7 +21,7 @@ type Spec struct {
 	// Repo is the repository's full name (owner/name), matched by the setting that exempts repositories from teardown.
 	Repo string `json:"repo"`
 
-	// Root is the stage's own directory (mode 0700). Teardown removes it.
+	// Root is the stage's own directory (mode 0700, or 0711 around closed ones: see process.Host.Create). Teardown removes it.
 	Root string `json:"root"`
 
 	// Home, Workspace, Scripts and Tmp lie below Root: $HOME, the steps' working directory, where the step scripts are

@@ -134,6 +134,7 @@ func (h *Host) SetLimits(l Limits) (warnings []string) {
 
 // Create prepares a build: its cgroup with the limits on it, its user, and the ownership of its directories. After an
 // error, Teardown removes what it had made. Where each build has a uid of its own it fails when the range is used up.
+// Root has mode 0700 when it is called; where the steps have a user and the host's mounts it stays the runner's, with 0711.
 func (h *Host) Create(ctx context.Context, b Build) error {
 	if !possible(b.Name) {
 		return fmt.Errorf("create build %q: not a name that a cgroup can have", b.Name)
@@ -160,13 +161,16 @@ func (h *Host) prepare(b *build) error {
 	if err := b.makeDirs(); err != nil {
 		return err
 	}
+	if err := h.giveAway(b); err != nil {
+		return err
+	}
 	if h.tree == nil {
 		return nil
 	}
 	return h.tree.createBuild(b.groupName(), h.cfg.Limits)
 }
 
-// makeDirs makes what is shown as /tmp and /dev/shm, and gives the build's directories to its user.
+// makeDirs makes what is shown as /tmp and /dev/shm.
 func (b *build) makeDirs() error {
 	for _, dir := range []string{b.Tmp, b.shm()} {
 		if dir == "" {
@@ -180,13 +184,37 @@ func (b *build) makeDirs() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// giveAway gives the build's directories to its user. Root comes last: until then nobody but the runner can enter it, not
+// even another build of the same user, and so nobody changes what the walk finds.
+//
+// In the host's mounts Root stays the runner's, only to be passed through: its owner could rename it in a sticky /tmp, and
+// the runner would follow the link that took its place. So what lies in it keeps the host's other users out itself. Where
+// the steps have mounts of their own they see another /tmp, and Root is a mount, which cannot be renamed.
+func (h *Host) giveAway(b *build) error {
 	if b.user == nil || b.Root == "" {
 		return nil
 	}
-	// Lchown: a symbolic link of DRONE_RUNNER_SYMLINKS points out of the build's directory.
-	return filepath.WalkDir(b.Root, func(path string, _ fs.DirEntry, err error) error {
+	shared := !h.report.PrivateMounts
+	err := filepath.WalkDir(b.Root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == b.Root {
+			return err
+		}
+		if shared && entry.IsDir() && filepath.Dir(path) == b.Root {
+			err = os.Chmod(path, 0o700)
+		}
+		// Lchown: a symbolic link of DRONE_RUNNER_SYMLINKS points out of the build's directory.
 		return errors.Join(err, os.Lchown(path, b.user.UID, b.user.GID))
 	})
+	if err != nil {
+		return err
+	}
+	if shared {
+		return os.Chmod(b.Root, 0o711)
+	}
+	return os.Lchown(b.Root, b.user.UID, b.user.GID)
 }
 
 // shm is the directory that the steps see as /dev/shm, so that what they leave there (POSIX shared memory and

@@ -79,8 +79,8 @@ type Build struct {
 	// Name is the cgroup's name; it holds no slash, begins with no dot, and is not used again while the build exists.
 	Name string
 
-	// Root is the build's own directory. Home, Workspace and Tmp lie below it. They must exist, and they are given to
-	// the build's user by Create. Tmp is what the steps see as /tmp.
+	// Root is the build's own directory. Home, Workspace and Tmp lie below it. They must exist, and what is in Root is given
+	// to the build's user by Create. Tmp is what the steps see as /tmp.
 	Root, Home, Workspace, Tmp string
 
 	// Binds are mounted in the steps' mount namespace.

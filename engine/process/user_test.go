@@ -83,7 +83,7 @@ func TestWithoutGroups(t *testing.T) {
 // the test.
 func testUIDs(t *testing.T, number int) int {
 	t.Helper()
-	first := 100_000 + os.Getpid()%1_000_000*10 + 2*number
+	first := 100_000 + os.Getpid()%100_000*100 + 2*number
 	t.Cleanup(func() {
 		for uid := range 2 {
 			if err := os.Remove(uidLocks + "/" + itoa(first+uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -293,6 +293,30 @@ func TestKeysStayWithTheRunner(t *testing.T) {
 		t.Errorf("the step has the keys\n%s", out)
 	}
 	tearDown(t, h, b.Name)
+}
+
+// In the host's mounts a build's directory lies in a /tmp where its owner may rename it. The runner would write the next step's
+// files wherever the link leads that took its place. It can be passed through, so what is in it keeps others out.
+func TestBuildCannotReplaceItsDirectory(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	first := testUIDs(t, 5)
+	for i, setting := range []string{itoa(first), itoa(first) + "-" + itoa(first+1)} {
+		h := openHost(t, Config{User: setting, ShareMounts: true, Name: testName(t) + itoa(i)})
+		b := newBuildBelowTmp(t, h, "build")
+		_, out := mustRun(t, h, shell(b, "mv "+b.Root+" "+b.Root+"-old && ln -s /etc "+b.Root+"; "+
+			"touch $HOME/home src && stat -c '%U %a' "+b.Root+" && ls $HOME && ls && rm src"))
+		if want := "root 711\nhome\nsrc\n"; !strings.HasSuffix(out, want) {
+			t.Errorf("user %s: %s; want\n%s", setting, out, want)
+		}
+		for _, dir := range []string{b.Home, b.Workspace, b.Tmp, b.Root + "/shm"} {
+			info, err := os.Lstat(dir)
+			if err != nil || info.Mode().Perm() != 0o700 || int(statOf(info).Uid) != first {
+				t.Errorf("user %s: %s: %v, %v", setting, dir, info, err)
+			}
+		}
+		tearDown(t, h, b.Name)
+	}
 }
 
 // Whose directories are a runner's own.
