@@ -179,16 +179,30 @@ func (p proc) item() leftover.Item {
 	return leftover.Item{Kind: "process", Name: itoa(p.pid), Detail: detail}
 }
 
-// isFile says that the process's argument names a file, seen from where the process is.
+// resolveCached is RESOLVE_CACHED of linux/openat2.h, which golang.org/x/sys does not have.
+const resolveCached = 0x20
+
+// isFile says that the process's argument names a file, seen from the process's directory and with this process's mounts.
+// Only what the kernel has in its cache is looked at (openat2(2); never before Linux 5.12): a step may have left a file system
+// behind that answers nobody (FUSE, NFS), for which no context ends a stat(2), and a script that runs was just opened.
 func (p proc) isFile(name string) bool {
 	if name == "" || name[0] == '-' {
 		return false
 	}
 	if !filepath.IsAbs(name) {
-		name = procPath(p.pid, "cwd") + "/" + name
+		dir, err := os.Readlink(procPath(p.pid, "cwd")) // a path through the link itself is in no cache
+		if err != nil {
+			return false
+		}
+		name = filepath.Join(dir, name)
 	}
-	info, err := os.Stat(name)
-	return err == nil && info.Mode().IsRegular()
+	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
+	if err != nil {
+		return false
+	}
+	var st unix.Statx_t
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	return errors.Join(err, unix.Close(fd)) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 // age is how long the process has been running, to a tick. A clock of the host's boot is compared with another, so setting
