@@ -47,6 +47,7 @@ func newCapture(out io.Writer) (*capture, *os.File, error) {
 // copy reads until nobody holds the pipe any more, first for out and, after finish gave up waiting, for nobody.
 func (c *capture) copy() {
 	defer close(c.done)
+	defer discard(c.pipe) // a build of many commands would hold as many
 	defer c.release()
 	buf := make([]byte, 64<<10)
 	for {

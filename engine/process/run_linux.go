@@ -22,10 +22,10 @@ import (
 type run struct {
 	cmd *exec.Cmd // the stub, which becomes the command, or the launcher
 	out *capture
-	// launcher says that cmd is one, stays that it outlives the command as the reaper of its orphans; control is
-	// closed to let it go.
+	// launcher says that cmd is one, stays that it outlives the command as the reaper of its orphans; control, which only
+	// launchers have, is closed to let it go.
 	launcher, stays bool
-	control         *os.File      // nil once closed; under the build's mu
+	control         *os.File
 	ended           chan result   // one result, buffered: nobody may be there to take it
 	gone            chan struct{} // the stub or launcher has been waited for
 }
@@ -216,14 +216,15 @@ func (r *run) startIn(group cgroup, output io.Writer) error {
 	return nil
 }
 
-// letGo tells the launcher, if there is one, that nobody needs it any more.
+// letGo tells the launcher, if there is one, that nobody needs it any more. It may be called again.
 func (r *run) letGo() error {
 	if r.control == nil {
 		return nil
 	}
-	control := r.control
-	r.control = nil
-	return control.Close()
+	if err := r.control.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // wait learns how the command ended: from its own exit, or from what the launcher reports.
@@ -247,7 +248,8 @@ func (r *run) wait(statuses *os.File) {
 	if r.stays {
 		r.ended <- *res
 	}
-	_ = r.cmd.Wait() // the launcher's own end says nothing that its report did not
+	_ = r.cmd.Wait()   // the launcher's own end says nothing that its report did not
+	discard(r.control) // nobody reads it any more
 	if !r.stays {
 		r.ended <- *res // not before: nobody shall take the launcher for a leftover
 	}
