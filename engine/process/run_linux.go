@@ -294,11 +294,11 @@ func readStatuses(r io.Reader) *result {
 // writeOrder puts the order into a file that has no name. Unlike a pipe it takes any length before somebody reads, and the
 // stub can read it once more after the launcher has.
 func writeOrder(o order) (*os.File, error) {
-	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(orderName, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("write order: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "order")
+	f := os.NewFile(uintptr(fd), orderName)
 	if err := gob.NewEncoder(f).Encode(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("write order: %w", err), f.Close())
 	}

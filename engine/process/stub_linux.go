@@ -34,6 +34,9 @@ const (
 	controlFD = 5
 )
 
+// orderName is what the unnamed file with the order is called in /proc.
+const orderName = "order"
+
 // order is what a stub has to do. It travels in an unnamed file: a command's environment holds the build's secrets,
 // and it must not steer the stub, which may be root (Go's own runtime reads GODEBUG, for one).
 type order struct {
@@ -88,9 +91,24 @@ func Main(args []string) (handled bool, exit int) {
 	if err == nil {
 		return true, 0
 	}
-	reply(status{Error: err.Error()})
+	if errors.Is(err, errByHand) {
+		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err) // a person's terminal, or nobody's
+		return true, 125
+	}
+	text := err.Error()
+	if len(text) > maxError {
+		text = text[:maxError] + "..."
+	}
+	reply(status{Error: text})
 	return true, 125
 }
+
+// maxError keeps a status, which JSON makes up to six times as long, from filling the pipe (64 KiB, pipe(7)): the runner reads
+// it when the stub has ended. Errors quote the PATH of a step, which may be of any length.
+const maxError = 4 << 10
+
+// errByHand is the error of a stub or launcher that has no order.
+var errByHand = errors.New("this is a part of the runner that only the runner itself can start: see --help for the commands")
 
 // reply writes to the status pipe. If that fails the runner is gone and nobody is left to be told.
 func reply(s status) {
@@ -102,13 +120,14 @@ func reply(s status) {
 // readOrder reads what to do. Before that it makes sure that the command inherits none of the files that come with it.
 func readOrder() (order, error) {
 	var o order
+	// Where nothing was inherited, the descriptor may be one that Go's runtime has opened for itself.
+	if name, err := os.Readlink("/proc/self/fd/" + itoa(orderFD)); err != nil || !strings.HasPrefix(name, "/memfd:"+orderName) {
+		return o, errByHand
+	}
 	if err := closeOnExec(); err != nil {
 		return o, err
 	}
-	f := os.NewFile(orderFD, "order")
-	if f == nil {
-		return o, errors.New("this is not a command for people: it is started by the runner")
-	}
+	f := os.NewFile(orderFD, orderName)
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return o, fmt.Errorf("read order: %w", err)
 	}

@@ -3,6 +3,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A step inherits its three standard files and nothing of the machinery that started it.
@@ -76,7 +78,7 @@ func TestStubByHand(t *testing.T) {
 		cmd.Env = []string{}
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 125 {
+		if !errors.As(err, &exit) || exit.ExitCode() != 125 || !strings.Contains(string(out), "only the runner itself can start") {
 			t.Errorf("%s: %v\n%s", role, err, out)
 		}
 	}
@@ -86,6 +88,23 @@ func TestStubByHand(t *testing.T) {
 	if handled, _ := Main([]string{"cc-ci-runner"}); handled {
 		t.Error("no command was taken for a stub's")
 	}
+}
+
+// Why a step did not start is told however long it is; a PATH, which it quotes, has no limit.
+func TestLongErrorArrives(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode Mode) {
+		h := openHost(t, Config{Mode: mode})
+		b := newBuild(t, h, Build{})
+		c := shell(b, "")
+		c.Args, c.Env = []string{"no-such-program"}, []string{"PATH=" + strings.Repeat("/no/such/directory:", 10_000)}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		exit, err := h.Run(ctx, c)
+		if err == nil || !strings.Contains(err.Error(), "no-such-program: not found in the step's PATH") {
+			t.Errorf("%+v, %v", exit, err)
+		}
+	})
 }
 
 func TestLookPath(t *testing.T) {
