@@ -94,11 +94,15 @@ func (p *mountPlan) bind() error {
 	}
 	var failed error
 	for i, b := range binds {
-		if failed == nil {
-			failed = b.mount(sources[i], p.Tmp != "")
+		var flags uintptr
+		if b.ReadOnly {
+			flags = unix.MS_RDONLY
 		}
-		if failed == nil && p.Restricted && i < len(own) {
-			failed = addFlags(b.Target, unix.MS_NOSUID|unix.MS_NODEV)
+		if p.Restricted && i < len(own) {
+			flags |= unix.MS_NOSUID | unix.MS_NODEV
+		}
+		if failed == nil {
+			failed = b.mount(sources[i], p.Tmp != "" && b.Target != "/tmp" && below(b.Target, "/tmp"), flags)
 		}
 		failed = errors.Join(failed, unix.Close(sources[i]))
 	}
@@ -124,20 +128,50 @@ func openSource(path string) (int, error) {
 
 // mount shows the open source at the target. Below a /tmp of our own the target is made first: what the host has there is
 // hidden. Recursive, so that what is mounted below the source comes along.
-func (b Bind) mount(source int, ownTmp bool) error {
-	if ownTmp && b.Target != "/tmp" && below(b.Target, "/tmp") {
+func (b Bind) mount(source int, inOwnTmp bool, flags uintptr) error {
+	if inOwnTmp {
 		if err := makeTarget(source, b.Target); err != nil {
 			return fmt.Errorf("bind over %s: %w", b.Target, err)
 		}
 	}
-	if err := unix.Mount("/proc/self/fd/"+itoa(source), b.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	bind := func(at string) error {
+		return unix.Mount("/proc/self/fd/"+itoa(source), at, "", unix.MS_BIND|unix.MS_REC, "")
+	}
+	if err := b.at(inOwnTmp, bind); err != nil {
 		return fmt.Errorf("bind %s over %s: %w", b.Source, b.Target, err)
 	}
-	// A bind takes over its source's flags whatever mount(2) is told; they are changed in a second call.
-	if b.ReadOnly {
-		return addFlags(b.Target, unix.MS_RDONLY)
+	if flags == 0 {
+		return nil
+	}
+	// A bind takes over its source's flags whatever mount(2) is told; they are changed in a second call. The target is
+	// looked up again, for it is the new mount now.
+	if err := b.at(inOwnTmp, func(at string) error { return addFlags(at, flags) }); err != nil {
+		return fmt.Errorf("bind over %s: %w", b.Target, err)
 	}
 	return nil
+}
+
+// at opens the target and calls do with a path that stays what was opened. In our own /tmp no link is followed: other
+// processes of the build could put one there at any moment, and what is mounted over /proc, for one, would decide what the
+// next bind shows.
+func (b Bind) at(inOwnTmp bool, do func(path string) error) error {
+	base, name, how := unix.AT_FDCWD, b.Target, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC}
+	if inOwnTmp {
+		tmp, err := unix.Open("/tmp", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(tmp) }() // it only names a directory
+		base, name, how.Resolve = tmp, strings.TrimPrefix(b.Target, "/tmp/"), unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS
+	}
+	fd, err := unix.Openat2(base, name, &how)
+	if errors.Is(err, unix.ENOSYS) { // before Linux 5.6, where a moment remains in which a link can be put there
+		return do(b.Target)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(do("/proc/self/fd/"+itoa(fd)), unix.Close(fd))
 }
 
 // makeTarget creates what the source can be mounted on: a directory or a file. It stays in the build's /tmp and goes with
