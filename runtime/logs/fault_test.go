@@ -67,6 +67,24 @@ func TestHungServerHoldsUpNeitherStepNorClose(t *testing.T) {
 	}
 }
 
+// TestSpoolIsRemoved: what was lost with a state directory that somebody removed is said in the log.
+func TestSpoolIsRemoved(t *testing.T) {
+	t.Parallel()
+	s, dir := newServer(t), filepath.Join(t.TempDir(), "spool")
+	l := open(t, Config{Dir: dir, Sink: s})
+	write(t, l, "first\n")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	write(t, l, "second\n")
+	if err := l.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := text(s.stored(7)); !strings.Contains(got, "could not be kept") {
+		t.Errorf("stored %q", got)
+	}
+}
+
 // hung answers nothing until its caller gives up.
 type hung struct{}
 

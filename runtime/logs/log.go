@@ -151,7 +151,8 @@ func (l *Log) add(text []byte, ended bool) {
 	}
 }
 
-// spooled notes the first fault of the spool (a full disk): the step goes on, and is shown live.
+// spooled notes the first fault of the spool (a full disk, a directory that was removed): the step goes on, and is shown
+// live.
 func (l *Log) spooled(err error) {
 	if err == nil || l.spoolErr != nil {
 		return
@@ -259,6 +260,7 @@ func (l *Log) end() bool {
 	_ = l.mask.Close() // a splitter never fails
 	l.lines.flush()
 	l.spooled(l.spool.close())
+	l.spooled(l.spool.there())
 	close(l.stop)
 	return true
 }

@@ -151,6 +151,13 @@ func (s *spool) close() error {
 	return err
 }
 
+// there says whether the files still have their names, without which they cannot be read again: what is written to a file
+// that somebody has removed is lost without an error.
+func (s *spool) there() error {
+	_, err := os.Stat(s.path(s.segment))
+	return err
+}
+
 // remove removes all segments.
 func (p place) remove() error {
 	segments, err := p.segments()
