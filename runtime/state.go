@@ -76,7 +76,8 @@ func (e *entry) end(name string, o outcome) {
 	if s.Started == 0 {
 		s.Started = now // the server shows a step without a start as pending
 	}
-	s.Status, s.ExitCode, s.Error, s.Stopped = o.status, o.code, clip(o.text), now
+	// A clock that was set back meanwhile must not make the step end before it began.
+	s.Status, s.ExitCode, s.Error, s.Stopped = o.status, o.code, clip(o.text), max(now, s.Started)
 	if s.ErrIgnore && s.Status == drone.StatusError {
 		// The environment of later steps counts an ignored `error` as a failing stage, but never an ignored failure.
 		s.Status = drone.StatusFailing
@@ -108,7 +109,7 @@ func (e *entry) skipPending() {
 func (e *entry) conclude(status, text string) {
 	st := e.Stage
 	st.Status, st.Error = status, clip(text)
-	st.Stopped = time.Now().Unix()
+	st.Stopped = max(time.Now().Unix(), st.Started) // see end
 	if st.Started == 0 {
 		st.Started = st.Stopped
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/drone/drone-go/drone"
@@ -69,6 +70,20 @@ func TestEntryIsForgiving(t *testing.T) {
 	e.end("a", outcome{status: drone.StatusPassing})
 	if s := e.Steps[0]; s.Status != drone.StatusFailing || s.ExitCode != 1 {
 		t.Errorf("the step is %s", s.Status)
+	}
+}
+
+// A clock that is set back while a stage runs does not make anything end before it began.
+func TestClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	ahead := time.Now().Add(time.Hour).Unix()
+	e := &entry{Stage: &drone.Stage{Started: ahead}, Steps: []*stepEntry{{
+		Step: drone.Step{Name: "a", Status: drone.StatusRunning, Started: ahead},
+	}}}
+	e.end("a", outcome{status: drone.StatusPassing})
+	e.conclude(drone.StatusPassing, "")
+	if e.Stage.Stopped != ahead || e.Steps[0].Stopped != ahead {
+		t.Errorf("the stage took %d s, its step %d s", e.Stage.Stopped-ahead, e.Steps[0].Stopped-ahead)
 	}
 }
 
