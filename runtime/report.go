@@ -363,8 +363,13 @@ func (r *reporter) deliver(ctx context.Context) error {
 		}
 	})
 	// The steps come first, since the end of the stage leaves unreported ones as they are. But a step that the server
-	// never takes must not keep the stage from its end.
-	limited, done := context.WithTimeout(ctx, r.timing.stepsLimit)
+	// never takes must not keep the stage from its end. After that there is more time: a server that takes ten seconds for
+	// each answer would never take any.
+	limit := r.timing.stepsLimit
+	if over {
+		limit = r.timing.hold
+	}
+	limited, done := context.WithTimeout(ctx, limit)
 	err := logs.Resume(limited, r.rec.journal.spool(id), r.server)
 	for _, name := range open {
 		fault := r.step(limited, name, nil)

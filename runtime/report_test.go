@@ -202,7 +202,7 @@ func TestOutboxGivesUp(t *testing.T) {
 	if stage := g.srv.Stage(rep.id()); stage.Status != "success" {
 		t.Errorf("the steps kept the stage from its end: it is %s", stage.Status)
 	}
-	g.runner.timing.giveUpSteps = 0
+	g.runner.timing.giveUpSteps, g.runner.timing.hold = 0, 50*time.Millisecond
 	rep.rec.note(func(e *entry) { e.Since, e.Stage.Stopped = 1, 1 })
 	if !g.runner.outbox.deliver(t.Context(), rep) {
 		t.Error("the steps were not given up")
@@ -225,6 +225,23 @@ func TestOutboxGivesUp(t *testing.T) {
 	if n := len(g.journalled()); n > 0 {
 		t.Errorf("%d entries are left", n)
 	}
+}
+
+// A server that is too slow for the steps before the end of their stage is told of them after it.
+func TestSlowStepsAreDelivered(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	rep := g.accepted("a", "teardown")
+	rep.conclude(drone.StatusPassing)
+	g.runner.timing.stepsLimit = 50 * time.Millisecond
+	g.srv.Script(runtimetest.StepFinal, runtimetest.Slow(200*time.Millisecond))
+	if g.runner.outbox.deliver(t.Context(), rep) || g.srv.Stage(rep.id()).Status != "success" {
+		t.Error("the stage waited for its steps, or was not ended")
+	}
+	if !g.runner.outbox.deliver(t.Context(), rep) {
+		t.Error("the steps were not delivered")
+	}
+	expect(t, g.srv.Stage(rep.id()), "success", "a success, teardown success")
 }
 
 // A long pause of the outbox ends when the server answers another call again, or when a stage comes.
