@@ -347,6 +347,7 @@ func TestSIGHUPWithoutAFile(t *testing.T) {
 	s := &running{t: t, server: server, cmd: program(t, "daemon"), done: make(chan struct{})}
 	s.cmd.Env = append(s.cmd.Env, "DRONE_RPC_PROTO=http", "DRONE_RPC_HOST="+server.Host, "DRONE_RPC_SECRET="+server.Secret,
 		"DRONE_HTTP_BIND=127.0.0.1:0", "DRONE_RUNNER_ROOT="+t.TempDir(), "DRONE_RUNNER_STATE="+t.TempDir())
+	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.start()
 	s.says("capacity 2")
 	s.signal(syscall.SIGHUP)
