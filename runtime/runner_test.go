@@ -338,9 +338,27 @@ func TestOutage(t *testing.T) {
 	g.running(job.Stage, 1)
 	g.srv.Down()
 	eventually(t, "the stage ends here", func() bool { return strings.Contains(g.log.String(), "the stage has ended") })
+	if open := g.openSpools(); len(open) > 0 {
+		t.Errorf("what waits for the server keeps files open: %q", open)
+	}
 	g.srv.Heal()
 	expect(t, g.settled(job.Stage), "success", "a success, b success, teardown success")
 	if log := g.stored(job.Stage, "a"); strings.Count(log, "line") != 8 {
 		t.Errorf("log: %q", log)
 	}
+}
+
+// openSpools are the files of spooled logs that this process has open.
+func (g *rig) openSpools() (open []string) {
+	g.t.Helper()
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, file := range files {
+		if name, err := os.Readlink(file); err == nil && strings.HasPrefix(name, filepath.Join(g.state, "spool")) {
+			open = append(open, name)
+		}
+	}
+	return open
 }

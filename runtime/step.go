@@ -35,6 +35,9 @@ func (s *stage) withLog(name string, f func(io.Writer) outcome) {
 	if err == nil {
 		err = s.guarded(func() error { result = f(log); return nil })
 	}
+	if log != nil {
+		log.Finish() // follow may have to wait for the server, and each step of a long stage would keep a file open
+	}
 	if err != nil {
 		result.text = err.Error()
 	}

@@ -61,7 +61,7 @@ type Config struct {
 }
 
 // Log is the log of one step while it runs. It is safe for concurrent writers. A write never waits for the server and
-// never fails before Close, so that no step ends because its log could not be kept.
+// never fails before Finish, so that no step ends because its log could not be kept.
 type Log struct {
 	cfg   Config
 	start time.Time // the lines' times count from here, as the server wants them
@@ -76,7 +76,7 @@ type Log struct {
 	live     live
 	next     int   // number of the next line
 	seconds  int64 // time of the lines being written
-	closed   bool
+	closed   bool  // nobody may write any more
 
 	wake chan struct{} // there is something to flush
 	stop chan struct{}
@@ -248,12 +248,13 @@ func (l *Log) Close(ctx context.Context) error {
 	return nil
 }
 
-// end takes no more writes and brings everything to the disk. It is false where that was done before.
-func (l *Log) end() bool {
+// Finish takes no more writes and brings everything to the disk. From then on the log holds no file, however long Close
+// has to wait for the server's turn. Close finishes a log that was not.
+func (l *Log) Finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return false
+		return
 	}
 	l.closed = true
 	l.tick()
@@ -261,6 +262,17 @@ func (l *Log) end() bool {
 	l.lines.flush()
 	l.spooled(l.spool.close())
 	l.spooled(l.spool.there())
+	l.spool.buf = nil
+}
+
+// end finishes the log and stops the flusher. It is false where that was done before.
+func (l *Log) end() bool {
+	l.Finish()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped() {
+		return false
+	}
 	close(l.stop)
 	return true
 }
