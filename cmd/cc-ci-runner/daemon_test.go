@@ -52,12 +52,11 @@ func startDaemon(t *testing.T, server *runtimetest.Server, vars map[string]strin
 	t.Helper()
 	s := newDaemonProgram(t, server, vars)
 	s.cmd.Env = append(s.cmd.Env, environ...)
-	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.start()
 	return s
 }
 
-// newDaemonProgram is a daemon that is not started yet, and whose log goes nowhere.
+// newDaemonProgram is a daemon that is not started yet.
 func newDaemonProgram(t *testing.T, server *runtimetest.Server, vars map[string]string) *running {
 	t.Helper()
 	s := &running{t: t, server: server, bind: freeAddress(t), root: t.TempDir(), state: t.TempDir(), done: make(chan struct{})}
@@ -113,7 +112,11 @@ func (s *running) text() string {
 	return s.log.String()
 }
 
+// start begins to collect the daemon's log, unless it goes elsewhere.
 func (s *running) start() {
+	if s.cmd.Stderr == nil {
+		s.cmd.Stdout, s.cmd.Stderr = s, s
+	}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
