@@ -42,7 +42,7 @@ func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
 	case err != nil:
 		return nil, fmt.Errorf("DRONE_HTTP_BIND: %w", err)
 	default:
-		e.listener = listener
+		e.listener = bound(listener)
 	}
 	// The address may be open to the network (:3000 is the default): a client that says nothing or reads nothing must
 	// not hold a connection for ever.
@@ -54,6 +54,55 @@ func newEndpoint(ctx context.Context, d *daemon) (*endpoint, error) {
 		IdleTimeout:       time.Minute,
 	}
 	return e, nil
+}
+
+// maxClients is how many connections the endpoint has at a time; further ones wait. A build's steps reach it on loopback,
+// where they could else take all of the runner's files, without which no other build can go on.
+const maxClients = 128
+
+// bounded is a listener that accepts so many connections as there are slots.
+type bounded struct {
+	net.Listener
+	slots  chan struct{} // one for each open connection
+	closed chan struct{} // by Close, for an Accept that waits for a slot
+	once   sync.Once
+}
+
+func bound(l net.Listener) *bounded {
+	return &bounded{Listener: l, slots: make(chan struct{}, maxClients), closed: make(chan struct{})}
+}
+
+// Accept implements net.Listener.
+func (b *bounded) Accept() (net.Conn, error) {
+	select {
+	case b.slots <- struct{}{}:
+	case <-b.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.slots
+		return nil, err
+	}
+	return &guest{Conn: c, leave: sync.OnceFunc(func() { <-b.slots })}, nil
+}
+
+// Close implements net.Listener.
+func (b *bounded) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return b.Listener.Close()
+}
+
+// guest is a connection that gives its slot back.
+type guest struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn. It may be called again.
+func (c *guest) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
 }
 
 // serve answers until the context ends, and then lets running requests end for two seconds. That it cannot answer any

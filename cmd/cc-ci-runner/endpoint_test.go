@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/drone/drone-go/drone"
 	"github.com/drone/runner-go/pipeline/reporter/history"
@@ -55,4 +58,64 @@ func TestDashboardCanBeDisabled(t *testing.T) {
 	if status, _ := s.get("/"); status != http.StatusNotFound {
 		t.Errorf("the dashboard answers with %d", status)
 	}
+}
+
+// Every step of a build reaches the endpoint on loopback. Connections that it opens and leaves must not take more than a
+// fixed number of the runner's files, and give way.
+func TestEndpointTakesSoManyConnections(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := bound(tcp)
+	accepted := make(chan net.Conn, 3*maxClients)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 2 * maxClients {
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }() // nothing was sent
+	}
+	var open []net.Conn
+	for range maxClients {
+		open = append(open, <-accepted)
+	}
+	select {
+	case c := <-accepted:
+		t.Fatalf("more than %d connections are open, %v", maxClients, errors.Join(c.Close(), listener.Close()))
+	case <-time.After(100 * time.Millisecond): // nothing can come: it only gives a defect time to show
+	}
+	for _, c := range open {
+		if err := errors.Join(c.Close(), ignoreClosed(c.Close())); err != nil {
+			t.Error(err)
+		}
+	}
+	for range maxClients {
+		if err := (<-accepted).Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := listener.Close(); err != nil {
+		t.Error(err)
+	}
+	<-over
+}
+
+// ignoreClosed forgives a second close.
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
