@@ -140,3 +140,6 @@ func exitOf(ws syscall.WaitStatus) Exit {
 	}
 	return Exit{Code: ws.ExitStatus()}
 }
+
+// discard closes what nothing was written to, or what was handed on: no error of it can matter.
+func discard(c io.Closer) { _ = c.Close() }

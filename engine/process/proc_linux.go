@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -230,6 +229,3 @@ func items(pids []int) []leftover.Item {
 }
 
 func procPath(pid int, file string) string { return "/proc/" + itoa(pid) + "/" + file }
-
-// discard closes what nothing was written to, or what was handed on: no error of it can matter.
-func discard(c io.Closer) { _ = c.Close() }
